@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Final, Literal, TextIO, TypeAlias
 
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
@@ -437,6 +437,8 @@ class Settings:
     """Function without arguments that returns whether the current request may access the live page, or the name of such
     a function as 'module:function'. Default: only requests from this machine may access it, and only in debug mode.
     """
+    # The text stream for EMF lines, or None for standard output. Only an argument can provide it, so it has no key.
+    stream: TextIO | None = None
 
     @classmethod
     def resolve(cls, *, arguments: Source, app_config: Source, environ: Source) -> "Settings":
@@ -452,13 +454,21 @@ class Settings:
         if values["output"] == "emf":
             _warn_of_unused(arguments, app_config, environ)
             values |= {"spool_directory": None, "entity": False}
-        return cls(**values)
+        return cls(**values, stream=_checked_stream(arguments.get("stream")))
 
 
 KEYS: Final[tuple[Key, ...]] = tuple(
-    replace(hint.__metadata__[0], field=name) for name, hint in get_type_hints(Settings, include_extras=True).items()
+    replace(hint.__metadata__[0], field=name) for name, hint in Settings.__annotations__.items() if name != "stream"
 )
 """The definitions of all settings, in the order in which the documentation lists them."""
+
+
+def _checked_stream(stream: TextIO | None) -> TextIO | None:
+    """Return ``stream``, and raise :class:`ConfigurationError` if it is an object without a ``write`` method."""
+    if stream is None or callable(getattr(stream, "write", None)):
+        return stream
+    message = f"stream={safe_repr(stream)} has no write method; pass an open text file, or omit it for standard output."
+    raise ConfigurationError(message, key="stream", value=stream)
 
 
 def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> None:

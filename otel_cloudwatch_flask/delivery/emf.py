@@ -11,11 +11,9 @@ import logging
 import os
 import select
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, TextIO
@@ -24,12 +22,10 @@ from otel_cloudwatch_flask import limits
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json, values_json
 from otel_cloudwatch_flask.delivery.compaction import statistics
 from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
-from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.model.datum import Datum, Dimensions, Series, Statistics
 from otel_cloudwatch_flask.model.dimensions import shortened
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 _once = RateLimitedLog(logging.getLogger(__name__))
 
@@ -44,22 +40,10 @@ _ANY_TIME: Final = 1_234_567_890
 """A timestamp with as many digits as any other, to calculate the size of a document."""
 
 
-def checked_stream(stream: TextIO | None) -> TextIO | None:
-    """Return ``stream``, which may be ``None``.
-
-    Raises :class:`ConfigurationError` if ``stream`` is an object without a ``write`` method.
-    """
-    if stream is None or callable(getattr(stream, "write", None)):
-        return stream
-    message = f"stream={safe_repr(stream)} has no write method; pass an open text file, or omit it for standard output."
-    raise ConfigurationError(message, key="stream", value=stream)
-
-
 stream_substitutes: Final[list[TextIO]] = []
 """Streams that tests have set. Exporters without a stream write to the last one instead of standard output."""
 
 
-@dataclass(frozen=True)
 class EmfEnvelope(Envelope):
     """An envelope whose batches are encoded as EMF documents, one per line."""
 
@@ -158,10 +142,8 @@ def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> t
 def _encoded(members: Dimensions) -> dict[str, str]:
     """Encode the names and values of dimensions or properties."""
     longest = limits.MAX_EMF_DIMENSION_NAME_LENGTH
-    return {
-        json.dumps("_aws_" if name == _METADATA else shortened(name, longest)): json.dumps(value)
-        for name, value in members
-    }
+    acceptable = (("_aws_" if name == _METADATA else shortened(name, longest), value) for name, value in members)
+    return {json.dumps(name): json.dumps(value) for name, value in acceptable}
 
 
 def _numbers_json(content: float | Distribution | Statistics) -> str:
@@ -225,19 +207,18 @@ def _write(stream: Any, line: str) -> None:
         return
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
-    deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
-        if not _has_room(descriptor, deadline - time.monotonic()):
+        if not _has_room(descriptor):
             raise TimeoutError("the stream stayed full; its reader has stopped or is too slow")
         with suppress(BlockingIOError):  # another process filled the non-blocking pipe first
             # A longer write to a pipe could block.
             rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]
 
 
-def _has_room(descriptor: int, seconds: float) -> bool:
-    """Wait until a write to a stream would not block, and return ``False`` if that takes longer than ``seconds``."""
+def _has_room(descriptor: int) -> bool:
+    """Wait until a write to a stream would not block, and return ``False`` if that takes longer than a second."""
     if not hasattr(select, "poll"):
         return True  # Windows cannot tell
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(max(seconds, 0.0) * 1000))
+    return bool(poll.poll(WRITE_TIMEOUT_SECONDS * 1000))

@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, cast
 
 from opentelemetry import metrics
 from opentelemetry.context import Context
@@ -60,7 +60,6 @@ class Target:
     app_name: str
     client: Client | None
     credentials: Mapping[str, str] = field(repr=False)
-    stream: TextIO | None
     given: Collection[str]
 
     def agrees_with(self, reader: CloudWatchMetricReader) -> bool:
@@ -73,7 +72,7 @@ class Target:
         return (
             not self.credentials
             and (exporter.client is self.client or not chooses_client)
-            and (exporter.stream is self.stream or self.stream is None)
+            and self.settings.stream in (None, exporter.settings.stream)
             and all(
                 getattr(settings, each) == getattr(self.settings, each)
                 for each in SETTINGS_OF_READER
@@ -86,7 +85,7 @@ class Target:
         settings = self.settings
         return (
             id(self.client),
-            id(self.stream),
+            id(settings.stream),
             tuple(sorted(self.credentials.items())),
             None if settings.namespace else self.app_name,
             settings.enabled,
@@ -308,9 +307,7 @@ def _provider_with_new_reader(
 def _new_reader(target: Target) -> ReporterReader:
     """Create a reader for the reporter's metrics."""
     factory = client_factory(target.settings.region_name, **target.credentials)
-    exporter = CloudWatchMetricExporter.from_settings(
-        target.settings, client=target.client, client_factory=factory, stream=target.stream
-    )
+    exporter = CloudWatchMetricExporter.from_settings(target.settings, client=target.client, client_factory=factory)
     return ReporterReader(exporter, target.settings, target.app_name)
 
 

@@ -24,7 +24,6 @@ from otel_cloudwatch_flask.config import (
     misspelt_settings,
 )
 from otel_cloudwatch_flask.delivery.boto_client import Client, checked_client
-from otel_cloudwatch_flask.delivery.emf import checked_stream
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
@@ -216,7 +215,6 @@ class CloudWatchMetricsReporter:
             app_name=self._program_name or app.name,
             client=options.get("cloudwatch_client"),
             credentials=options.get("credentials", {}),
-            stream=options.get("stream"),
             given=given_fields(arguments=options, app_config=app.config),
         )
         setup = set_up_provider(options.get("meter_provider"), target)
@@ -359,7 +357,7 @@ class _Installation:
 def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that the caller passed, with a valid client and parsed rules.
 
-    Raises ``TypeError`` for an unknown option, and :class:`ConfigurationError` for an invalid client, stream or rule.
+    Raises ``TypeError`` for an unknown option, and :class:`ConfigurationError` for an invalid client or rule.
     """
     if unknown := options.keys() - ReporterOptions.__annotations__.keys():
         raise TypeError(f"init_app() got an unexpected keyword argument {min(unknown)!r}")
@@ -367,7 +365,7 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
     # flask-cloudwatch-metric <= 0.1.7 takes the Region as the third argument.
     if isinstance(client := given.pop("cloudwatch_client", None), str):
         given["region_name"], client = client, None
-    given["cloudwatch_client"], given["stream"] = checked_client(client), checked_stream(given.get("stream"))
+    given["cloudwatch_client"] = checked_client(client)
     return {name: value for name, value in given.items() if is_given(value)}
 
 

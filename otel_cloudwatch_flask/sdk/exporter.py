@@ -26,7 +26,7 @@ from otel_cloudwatch_flask.delivery import boto_client
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.boto_client import Client, ClientFactory, Put
-from otel_cloudwatch_flask.delivery.emf import EmfEnvelope, EmfPut, checked_stream
+from otel_cloudwatch_flask.delivery.emf import EmfEnvelope, EmfPut
 from otel_cloudwatch_flask.delivery.sender import Sender
 from otel_cloudwatch_flask.delivery.spool import Spool, check_directory
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, StatsRecorder
@@ -135,10 +135,11 @@ class CloudWatchMetricExporter(MetricExporter):
             "spool_directory": spool_directory,
             "entity": entity,
             "output": output,
+            "stream": stream,
             "client": client,
         }
         settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
-        self._set_up(settings, client, stream)
+        self._set_up(settings, client)
 
     @classmethod
     def from_settings(
@@ -147,18 +148,16 @@ class CloudWatchMetricExporter(MetricExporter):
         *,
         client: Client | None = None,
         client_factory: ClientFactory | None = None,
-        stream: TextIO | None = None,
     ) -> "CloudWatchMetricExporter":
         """Create an exporter from settings that are already resolved."""
         exporter = cls.__new__(cls)
-        exporter._set_up(settings, client, stream, client_factory)  # noqa: SLF001 - a second constructor
+        exporter._set_up(settings, client, client_factory)  # noqa: SLF001 - a second constructor
         return exporter
 
     def _set_up(
         self,
         settings: Settings,
         client: Client | None,
-        stream: TextIO | None,
         client_factory: ClientFactory | None = None,
     ) -> None:
         self._preferences = _Preferences(TEMPORALITY)
@@ -169,9 +168,8 @@ class CloudWatchMetricExporter(MetricExporter):
         self.publishes_plain_metrics = True
         # The IDs of the reporters whose metrics to publish.
         self.reporters: set[str] = set()
-        # The client and the stream that were passed.
+        # The client that was passed.
         self.client = boto_client.checked_client(client)
-        self.stream = checked_stream(stream)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
         self._kept: list[_KeptAttributes] = []
@@ -402,7 +400,7 @@ class CloudWatchMetricExporter(MetricExporter):
         if self._settings.dry_run:
             return lambda _batch: None  # counts as accepted, so that everything but the call is exercised
         if self.writes_emf:
-            return EmfPut(self.stream)
+            return EmfPut(self._settings.stream)
         client = self._client_factory() if self.client is None else self.client
         # A client that the program passed may have no ``meta``.
         self.region_name = getattr(getattr(client, "meta", None), "region_name", None)

@@ -14,8 +14,9 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from flask import Flask
 
-from otel_cloudwatch_flask import CloudWatchMetricExporter
+from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricsReporter
 from otel_cloudwatch_flask.delivery import emf
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch
@@ -174,9 +175,11 @@ def test_properties_give_way() -> None:
 
 
 def test_bad_arguments() -> None:
-    """A stream without a ``write`` method is rejected when the exporter is created."""
+    """A stream without a ``write`` method is rejected when the exporter or the reporter is created."""
     with pytest.raises(ConfigurationError, match="has no write method"):
         CloudWatchMetricExporter("Shop", output="emf", stream=object())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="has no write method"):
+        CloudWatchMetricsReporter(Flask("shop"), output="emf", stream=object())  # type: ignore[arg-type]
 
 
 def test_what_is_not_used(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
