@@ -204,9 +204,7 @@ class _Result:
         click.echo(f"\nPrices: us-east-1, without the free tier; {PRICES_URL}")
 
     def _show_policies(self) -> None:
-        rows = [
-            self._row(output, policy, cost) for output, costs in self.costs.items() for policy, cost in costs.items()
-        ]
+        rows = [self._row(output, *each) for output, costs in self.costs.items() for each in costs.items()]
         head = ["  flush", "output", "metrics $", "calls", "delivery $", "total $", "vs. current"]
         echo_table(head, rows, right=range(2, 7))
         click.echo("* = current setting. The emf rows assume that every flush writes every metric.")

@@ -80,9 +80,7 @@ class Outcome:
         return monthly_cost(metrics=self.metrics, log_bytes_per_second=flushes_per_second * bytes_per_flush)
 
 
-def run_demo(
-    *, seconds: float, rate: float, on_progress: Callable[[RunningShop], None], output: Output = "api"
-) -> Outcome:
+def run_demo(*, seconds: float, rate: float, output: Output, on_progress: Callable[[RunningShop], None]) -> Outcome:
     """Run the shop and the emulator, send traffic for ``seconds``, stop the shop, and compare the metrics.
 
     The traffic, the shop and the emulator are stopped even if an exception is raised. Raises :class:`ShopProcessError`

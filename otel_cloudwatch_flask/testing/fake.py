@@ -72,15 +72,14 @@ class FakeCloudWatch(PublishedMetrics):
         self._error_lock = threading.Lock()
         self._errors: deque[BaseException] = deque()
         self._validation_errors: list[ValidationError] = []
-        self.stream = EmfStream(self._put, self._refuse)
+        self.stream = EmfStream(self._put, self._validation_errors.append)
         """A text stream for ``output="emf"``. The errors of invalid lines are added to ``validation_errors``."""
 
     @property
     def validation_errors(self) -> list[ValidationError]:
         """The errors of all invalid requests and EMF lines, oldest first."""
         self._refresh()
-        with self._error_lock:
-            return list(self._validation_errors)
+        return list(self._validation_errors)
 
     def fail_next(self, error: BaseException, *, times: int = 1) -> None:
         """Make the next ``times`` requests raise ``error`` and store nothing.
@@ -167,12 +166,8 @@ class FakeCloudWatch(PublishedMetrics):
         if invalid is None:
             self.store(request, now=now)
         else:
-            self._refuse(invalid)
+            self._validation_errors.append(invalid)
         return invalid
-
-    def _refuse(self, error: ValidationError) -> None:
-        with self._error_lock:
-            self._validation_errors.append(error)
 
 
 def problem_of(stats: DeliveryStats) -> str:
