@@ -68,7 +68,7 @@ class Mapper:
         # Find the entries of all data points first: they show which series receive several data points.
         found = []
         for stream in self._streams.of(data):
-            points = [*stream.data.data_points]
+            points = self._points.points(stream.identity, stream.data)
             found.append((stream, points, self._cache.entries(stream, points)))
         for stream, points, entries in found:
             if not self._add_plain_numbers(stream, points, entries):

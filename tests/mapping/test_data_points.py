@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import inf, nan
 from typing import Any
 
@@ -37,6 +38,11 @@ def counter(temporality: AggregationTemporality, *, is_monotonic: bool = True) -
     return sdk.Sum([], temporality, is_monotonic)
 
 
+def with_points(data: sdk.Sum | sdk.Gauge, *points: sdk.NumberDataPoint) -> sdk.Sum | sdk.Gauge:
+    """Return the data with these points."""
+    return replace(data, data_points=points)
+
+
 GAUGE = sdk.Gauge([])
 
 
@@ -73,10 +79,11 @@ def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: fl
     ],
     ids=["delta", "cumulative", "up-down-cumulative", "up-down-delta", "gauge"],
 )
-def test_numbers(data: sdk.DataT, values: list[float], expected: list[object]) -> None:
+def test_numbers(data: sdk.Sum | sdk.Gauge, values: list[float], expected: list[object]) -> None:
     """Counters become deltas, up-down counters become current values, and gauges keep their values."""
     reader = PointReader(START)
-    assert [reader.value("key", data, number(value), 1.0) for value in values] == expected
+    points = [reader.points("key", with_points(data, number(value))) for value in values]
+    assert [reader.value("key", data, point, 1.0) for (point,) in points] == expected
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import UpDownCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 
 from otel_cloudwatch_flask.limits import sendable
@@ -17,6 +19,7 @@ from otel_cloudwatch_flask.model.rules import MetricRule
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
 from tests.support.programs import CUMULATIVE, Program
 
+DELTA = AggregationTemporality.DELTA
 BOUNDS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 1000.0)
 
 
@@ -40,6 +43,11 @@ def value_of(datums: list[dict[str, Any]]) -> float:
     """Return the value of the only data point."""
     (datum,) = datums
     return float(datum["Value"])
+
+
+def values_by_dimensions(datums: list[dict[str, Any]]) -> dict[tuple[str, ...], float]:
+    """Return the value of each data point by the values of its dimensions."""
+    return {tuple(each["Value"] for each in datum["Dimensions"]): datum["Value"] for datum in datums}
 
 
 class TestInstruments:
@@ -66,6 +74,19 @@ class TestInstruments:
         counter.add(-2)
         assert value_of(program.publish()) == 3
         assert value_of(program.publish()) == 3
+
+    def test_merged_up_down_counter_that_arrives_as_deltas(self) -> None:
+        """A merged metric contains the current value of every series, also of those that did not change."""
+        rule = MetricRule(dimensions=["k"], rollups=[[]])
+        program = Program(temporality={UpDownCounter: DELTA}, rules=[rule])
+        counter = program.meter.create_up_down_counter("queue")
+        counter.add(5, {"k": 1})
+        counter.add(3, {"k": "1"})
+        counter.add(-4, {"k": "a", "user": 7})
+        assert values_by_dimensions(program.publish()) == {(): 4, ("1",): 8, ("a",): -4}
+        counter.add(-2, {"k": "1"})
+        assert values_by_dimensions(program.publish()) == {(): 2, ("1",): 6, ("a",): -4}
+        assert program.publish() == []
 
     def test_gauge(self) -> None:
         """A gauge publishes the last value that was set."""

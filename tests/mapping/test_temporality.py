@@ -1,6 +1,9 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.metrics.export import NumberDataPoint
 
 from otel_cloudwatch_flask.histograms.buckets import (
     ExponentialHistogram,
@@ -130,9 +133,23 @@ class TestHistograms:
         assert delta.extremes == (None, 12, 1, 12)
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-100, 100)), max_size=30))
-def test_deltas_become_the_current_value(changes: list[tuple[str, int]]) -> None:
-    """Deltas of up-down counters become current values, separately for each series."""
+@given(st.lists(st.lists(st.tuples(st.sampled_from([1, "1", "a"]), st.integers(-100, 100))), max_size=9))
+def test_deltas_become_current_values(collections: list[list[tuple[int | str, int]]]) -> None:
+    """If any series of an up-down counter changes, the collection contains the current value of all of them."""
     series = DeltaToCurrent()
-    for i, (key, change) in enumerate(changes):
-        assert series.current(key, change) == sum(each for name, each in changes[: i + 1] if name == key)
+    expected: dict[str, int] = {}
+    for time, changes in enumerate(collections, 1):
+        points = series.points("key", [NumberDataPoint({"k": each}, 0, time, change) for each, change in changes])
+        for each, change in changes:
+            expected[repr(each)] = expected.get(repr(each), 0) + change
+        assert {repr((point.attributes or {})["k"]): point.value for point in points} == (expected if changes else {})
+        assert not changes or {point.time_unix_nano for point in points} == {time}
+
+
+def test_an_invalid_change_is_not_added() -> None:
+    """A change that CloudWatch would not accept does not affect the current value."""
+    series = DeltaToCurrent()
+    changes = [NumberDataPoint({}, 0, 1, 5), NumberDataPoint({}, 0, 1, math.nan), NumberDataPoint({}, 0, 1, 10**400)]
+    assert [point.value for point in series.points("key", changes)][2:] == [5]
+    assert len(series.points("key", [NumberDataPoint({}, 0, 2, math.inf)])) == 1
+    assert [point.value for point in series.points("key", [NumberDataPoint({}, 0, 3, 2)])] == [7]
