@@ -81,7 +81,7 @@ export class Detail {
     this.dialog.querySelector("header > div").append(element("p", { className: "identity" }, ...identity));
     const reason = FIGURES.map(([key]) => mootReason(series, key)).find(Boolean);
     this.dialog.firstElementChild.append(
-      this.figures, element("p", { className: "reason muted", textContent: reason ? `Gray: ${reason[0].toLowerCase()}${reason.slice(1)}.` : "" }),
+      this.figures, element("p", { className: "reason muted", textContent: reason ? `Statistics in gray are ${reason.split(",")[0].toLowerCase()}.` : "" }),
       this.plots, element("div", { className: "buttons" }, ...actions([series], group, region)), facts(series, rule),
       element("h3", { textContent: "Latest data points, as sent" }), this.datums);
     this.fillFigures(series);
