@@ -4,6 +4,8 @@ A failure that occurs after a measurement is recorded does not raise an exceptio
 in :class:`DeliveryStats`.
 """
 
+__all__ = ["CloudWatchMetricsError", "ConfigurationError", "InvalidMetricError"]
+
 
 class CloudWatchMetricsError(Exception):
     """Base class of this package's exceptions."""

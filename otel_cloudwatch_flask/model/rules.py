@@ -1,7 +1,7 @@
 """Rules, which decide whether a metric is published, and with which dimensions."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -36,7 +36,7 @@ _ALLOWED_VALUES: Final[Mapping[str, tuple[object, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class MetricRule:
     """A rule for publishing metrics. The first rule that matches the name of a metric applies to it.
 
@@ -62,6 +62,7 @@ class MetricRule:
     """
 
     match: str = "*"
+    _: KW_ONLY
     dimensions: Collection[str] | None = None
     exclude: Collection[str] | None = None
     rollups: Collection[Collection[str]] = ()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import otel_cloudwatch_flask
-from otel_cloudwatch_flask import CloudWatchMetricsReporter, decorator, errors, testing
+from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule, decorator, errors, testing
 
 PUBLIC_NAMES = {
     "CloudWatchMetricExporter",
@@ -27,6 +27,7 @@ def test_public_names() -> None:
     assert all(hasattr(otel_cloudwatch_flask, name) for name in PUBLIC_NAMES)
     assert set(decorator.__all__) == {"fault_failure_error", "request_count"}
     assert "FakeCloudWatch" in testing.__all__
+    assert set(errors.__all__) == {"CloudWatchMetricsError", "ConfigurationError", "InvalidMetricError"}
     assert issubclass(errors.ConfigurationError, errors.CloudWatchMetricsError)
     assert issubclass(errors.InvalidMetricError, errors.CloudWatchMetricsError)
 
@@ -52,6 +53,14 @@ def test_reporter_signatures(method: str, parameters: str) -> None:
     positional = [name for name, each in signature.parameters.items() if each.kind is not each.KEYWORD_ONLY]
     keywords = [name for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY]
     assert " ".join([*positional, *(["*", *keywords] if keywords else [])]) == parameters
+
+
+def test_rule_signature() -> None:
+    """The pattern of a rule can be passed by position, as in ``MetricRule("http.*", drop=True)``."""
+    match, *others = inspect.signature(MetricRule).parameters.values()
+    assert (match.name, match.kind) == ("match", match.POSITIONAL_OR_KEYWORD)
+    assert {each.kind for each in others} == {match.KEYWORD_ONLY}
+    assert MetricRule("http.*", drop=True) == MetricRule(match="http.*", drop=True)
 
 
 def test_the_reporter_has_no_other_public_methods() -> None:
