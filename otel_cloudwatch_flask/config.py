@@ -38,7 +38,6 @@ ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_CLOUDWATCH_"
 _LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 
 
-_UNUSED_WITH_EMF: Final = ("region_name", "spool_directory", "entity")
 _once = RateLimitedLog(logging.getLogger(__name__))
 
 
@@ -477,7 +476,7 @@ def _warn_of_unused(arguments: Source, app_config: Source, environ: Source) -> N
     Does not warn about AWS's own environment variables, because they may be set for other reasons.
     """
     given = [name for name in ("client", "cloudwatch_client", "credentials") if arguments.get(name)]
-    keys = [replace(key, fallbacks=()) for key in KEYS if key.field in _UNUSED_WITH_EMF]
+    keys = [replace(key, fallbacks=()) for key in KEYS if key.field in {"region_name", "spool_directory", "entity"}]
     for name in (*given, *filter(None, (key.source(arguments, app_config, environ) for key in keys))):
         _once.warning(name, "%s is not used with output='emf', which sends no requests. Remove it.", name)
 

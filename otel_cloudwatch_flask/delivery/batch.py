@@ -70,11 +70,6 @@ class Envelope:
             "StrictEntityValidation": False,
         }
 
-    @property
-    def size_bytes(self) -> int:
-        """The size of a request body without datums."""
-        return sum(map(len, self.ends))
-
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as the parts of a body."""
         return [*map(encoded, datums)]
@@ -109,7 +104,7 @@ class Batch:
         """The size of the request body before compression."""
         if not self._size_bytes:
             texts = self.lines()
-            self._size_bytes = self.envelope.size_bytes + sum(map(len, texts)) + max(len(texts) - 1, 0)
+            self._size_bytes = sum(map(len, [*self.envelope.ends, *texts])) + max(len(texts) - 1, 0)
         return self._size_bytes
 
     def body(self) -> bytes:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Final, TextIO
 
 from otel_cloudwatch_flask import limits
@@ -36,8 +36,6 @@ _ATOMIC_BYTES: Final = 4096
 _MOST_VALUES: Final = 75
 """The number of values that usually fit into a line of 4096 bytes. A datum has at most twice as many."""
 _METADATA: Final = "_aws"
-_ANY_TIME: Final = 1_234_567_890
-"""A timestamp with as many digits as any other, to calculate the size of a document."""
 
 
 stream_substitutes: Final[list[TextIO]] = []
@@ -47,8 +45,9 @@ stream_substitutes: Final[list[TextIO]] = []
 class EmfEnvelope(Envelope):
     """An envelope whose batches are encoded as EMF documents, one per line."""
 
-    size_bytes = len("\n")
-    """The size of the newline that ends the last line. A batch counts the other newlines as separators."""
+    def __post_init__(self) -> None:
+        # A batch counts the newlines as separators, except the one that ends the last line.
+        object.__setattr__(self, "ends", ("", "\n"))
 
     def texts(self, datums: Sequence[Datum]) -> list[str]:
         """Encode ``datums`` as documents."""
@@ -98,8 +97,7 @@ def _parts(datum: Datum) -> Sequence[Datum]:
     content = datum.content
     if not isinstance(content, Distribution) or len(content.values) <= _MOST_VALUES:
         return (datum,)
-    middle = len(content.values) // 2
-    halves = (slice(middle), slice(middle, None))
+    halves = (slice(_MOST_VALUES), slice(_MOST_VALUES, None))
     return [datum._replace(content=Distribution(content.values[half], content.counts[half])) for half in halves]
 
 
@@ -110,13 +108,11 @@ def _encoded_series(series: Series) -> tuple[str, str]:
     while name == _METADATA or json.dumps(name) in _encoded(series.dimensions):
         name += "_"
     if name != series.name:
-        _once.warning(
-            ("name", series.name),
+        message = (
             "%s is published as %s: in EMF, a metric cannot be named _aws or have the same name as one of its "
-            "dimensions. Rename the metric or the dimension.",
-            series.name,
-            name,
+            "dimensions. Rename the metric or the dimension."
         )
+        _once.warning(series.name, message, series.name, name)
     resolution = "" if series.storage_resolution == 60 else f',"StorageResolution":{series.storage_resolution}'
     encoded = json.dumps(name)
     return encoded, f'{{"Name":{encoded},"Unit":"{series.unit}"{resolution}}}'
@@ -135,7 +131,8 @@ def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> t
     names = ",".join(_encoded(dimensions))
     head = f'"CloudWatchMetrics":[{{"Namespace":{json.dumps(namespace)},"Dimensions":[[{names}]],"Metrics":['
     members = {**_encoded(properties), **_encoded(dimensions)}
-    return head, members, _ATOMIC_BYTES - len(_text(_ANY_TIME, head, members, {}))
+    # Every timestamp has ten digits.
+    return head, members, _ATOMIC_BYTES - len(_text(1_234_567_890, head, members, {}))
 
 
 @lru_cache(maxsize=20_000)
@@ -156,8 +153,8 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
     if not isinstance(content, (Distribution, Statistics)):
         return number_json(content)
     if isinstance(content, Distribution) and content.samples <= limits.MAX_VALUES_PER_LINE:
-        samples = [text for value, count in zip(*content, strict=True) for text in [cached_json(value)] * count]
-        return f"[{','.join(samples)}]" if len(samples) > 1 else samples[0]
+        samples = ",".join(chain.from_iterable(map(repeat, map(cached_json, content.values), content.counts)))
+        return f"[{samples}]" if content.samples > 1 else samples
     whole = statistics(content)
     values = f",{values_json(content)}" if isinstance(content, Distribution) else ""
     return (
