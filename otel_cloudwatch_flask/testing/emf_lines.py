@@ -16,8 +16,6 @@ from typing import Any, NoReturn
 from otel_cloudwatch_flask import limits
 from otel_cloudwatch_flask.testing.request_rules import ValidationError
 
-__all__ = ["EmfStream", "requests_of"]
-
 
 class EmfStream(io.StringIO):
     """A text stream that turns the EMF lines written to it into PutMetricData requests. Ignores other lines.
@@ -102,12 +100,11 @@ def _numbers(target: Any) -> dict[str, Any]:
         return {"Values": target, "Counts": [1] * len(target)}
     if not isinstance(target, Mapping):
         return {"Value": target}
-    count, total, minimum, maximum = (target[name] for name in ("Count", "Sum", "Min", "Max"))
+    statistics = [target[name] for name in ("Count", "Sum", "Min", "Max")]
     if "Values" not in target:
-        return {"StatisticValues": {"SampleCount": count, "Sum": total, "Minimum": minimum, "Maximum": maximum}}
+        return {"StatisticValues": dict(zip(("SampleCount", "Sum", "Minimum", "Maximum"), statistics, strict=True))}
     values, counts = target["Values"], target["Counts"]
     _require(0 < len(values) <= limits.MAX_VALUES_PER_LINE, "a metric must have 1 to 100 values")
-    _require((sum(counts), min(values), max(values)) == (count, minimum, maximum), "Count, Min or Max does not match")
-    is_sum = math.isclose(math.fsum(map(mul, values, counts)), total, rel_tol=1e-9, abs_tol=1e-300)
-    _require(is_sum, "Sum does not match Values and Counts")
+    expected = [sum(counts), math.fsum(map(mul, values, counts)), min(values), max(values)]
+    _require(all(map(math.isclose, statistics, expected)), "Count, Sum, Min or Max does not match Values and Counts")
     return {"Values": values, "Counts": counts}

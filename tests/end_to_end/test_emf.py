@@ -251,11 +251,11 @@ TIMED = '{"_aws":{"Timestamp":60000,"CloudWatchMetrics":[%s]},' % DIRECTIVE  # n
         (TIMED + f'"Page":"a","Orders":{[1] * 101}}}', "1 to 100 values"),
         (
             TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[2],"Min":1,"Max":1,"Sum":3,"Count":2}}',
-            "Sum does not match",
+            "Count, Sum, Min or Max does not match",
         ),
         (
             TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[2],"Min":1,"Max":1,"Sum":2,"Count":3}}',
-            "Count, Min or Max does not match",
+            "Count, Sum, Min or Max does not match",
         ),
         (TIMED.replace("60000", "60000.5") + '"Page":"a","Orders":1}', "not a whole number"),
         (TIMED.replace('{"Name":"Orders"}', "") + '"Page":"a","Orders":1}', "1 to 100 metrics"),
