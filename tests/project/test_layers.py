@@ -1,10 +1,12 @@
 """The architecture as a table: imports point only downward, and few modules depend on external packages."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import opentelemetry.sdk.metrics
 import pytest
 
 import otel_cloudwatch_flask
@@ -163,6 +165,35 @@ def test_few_start_threads() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"threading.Thread", "Thread"}
     }
     assert {name for name in starters if not is_in(name, START_THREADS)} == set()
+
+
+def private_names_of_the_sdk() -> set[str]:
+    """Return the private attributes and functions in the source of the SDK's metrics."""
+    sources = Path(opentelemetry.sdk.metrics.__file__).parent.rglob("*.py")
+    return {name for path in sources for name in re.findall(r"(?:\.|def )(_[a-z]\w*)", path.read_text("utf-8"))}
+
+
+def names_used(tree: ast.Module) -> set[str]:
+    """Return the attributes that a module uses, except those of ``self`` that the module itself defines."""
+    nodes = list(ast.walk(tree))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    own |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
+    by_name = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("attr")]
+    return {
+        *(node.attr for node in attributes if not _is_self(node.value) or node.attr not in own),
+        *(str(each.value) for node in by_name for each in node.args if isinstance(each, ast.Constant)),
+    }
+
+
+def _is_self(node: ast.expr) -> bool:
+    return ast.unparse(node) in {"self", "cls", "super()"}
+
+
+def test_one_module_uses_private_names_of_the_sdk() -> None:
+    """Private names of the SDK are used only by the modules listed here, which handle their absence."""
+    private = private_names_of_the_sdk()
+    assert {name for name, tree in trees().items() if names_used(tree) & private} == USE_PRIVATE_NAMES_OF_THE_SDK
 
 
 def test_nothing_internal_is_imported() -> None:
