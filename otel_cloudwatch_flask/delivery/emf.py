@@ -69,7 +69,7 @@ def _documents(namespace: str, datums: Sequence[Datum]) -> Iterator[tuple[list[D
     """
     groups: defaultdict[tuple[int, Dimensions, Dimensions], list[Datum]] = defaultdict(list)
     for datum in datums:
-        groups[datum.unix_seconds, datum.series.dimensions, datum.series.properties] += _parts(datum)
+        groups[datum.unix_seconds, datum.series.dimensions, datum.series.properties].extend(_parts(datum))
     for (unix_seconds, dimensions, properties), parts in groups.items():
         head, shared, room = _common(namespace, dimensions, properties)
         document: list[Datum] = []
@@ -77,19 +77,19 @@ def _documents(namespace: str, datums: Sequence[Datum]) -> Iterator[tuple[list[D
         members, left = {**shared}, room
         for datum in parts:
             name, definition = _encoded_series(datum.series)
-            numbers = _numbers_json(datum.content)
-            size = len(name) + len(definition) + len(numbers) + 3
+            member = f"{name}:{_numbers_json(datum.content)}"
+            size = len(definition) + len(member) + len(",,")
             if document and (name in definitions or size > left or len(document) == limits.MAX_METRICS_PER_LINE):
                 yield document, _text(unix_seconds, head, members, definitions)
                 document, members, definitions, left = [], {**shared}, {}, room
-            members[name], definitions[name], left = numbers, definition, left - size
+            members[name], definitions[name], left = member, definition, left - size
             document.append(datum)
         yield document, _text(unix_seconds, head, members, definitions)
 
 
 def _text(unix_seconds: int, head: str, members: dict[str, str], definitions: dict[str, str]) -> str:
     """Encode a document as JSON, without whitespace between its members."""
-    body = ",".join(map(":".join, members.items()))
+    body = ",".join(members.values())
     return f'{{"_aws":{{"Timestamp":{unix_seconds}000,{head}{",".join(definitions.values())}]}}]}},{body}}}'
 
 
@@ -123,7 +123,7 @@ def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> t
     """Return the JSON that documents with these dimensions and properties share.
 
     The first item is the metadata up to the metric definitions. The second maps the names of dimensions and properties
-    to their values. The third is the number of bytes that remain for metrics.
+    to their members. The third is the number of bytes that remain for metrics.
 
     If a dimension and a property have the same name, only the dimension is included. A document also replaces a
     property with a metric of the same name.
@@ -137,10 +137,10 @@ def _common(namespace: str, dimensions: Dimensions, properties: Dimensions) -> t
 
 @lru_cache(maxsize=20_000)
 def _encoded(members: Dimensions) -> dict[str, str]:
-    """Encode the names and values of dimensions or properties."""
+    """Encode dimensions or properties, and return the members of the document by their encoded names."""
     longest = limits.MAX_EMF_DIMENSION_NAME_LENGTH
     acceptable = (("_aws_" if name == _METADATA else shortened(name, longest), value) for name, value in members)
-    return {json.dumps(name): json.dumps(value) for name, value in acceptable}
+    return {json.dumps(name): f"{json.dumps(name)}:{json.dumps(value)}" for name, value in acceptable}
 
 
 def _numbers_json(content: float | Distribution | Statistics) -> str:
