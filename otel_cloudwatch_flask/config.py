@@ -411,7 +411,7 @@ class Settings:
     that matches the name of a metric applies to it. Format in the environment: a JSON array of objects.
     """
     resource_dimensions: Annotated[tuple[str, ...], Key(_attribute_names, default=())]
-    """Resource attributes published as dimensions. A rollup has such a dimension only if its set lists the attribute.
+    """Resource attributes published as dimensions. A rollup has such a dimension only if it lists the attribute.
     Format in the environment: comma-separated names.
     """
     entity: Annotated[bool, Key(_boolean, default=False)]

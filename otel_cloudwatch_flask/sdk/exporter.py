@@ -87,8 +87,8 @@ class CloudWatchMetricExporter(MetricExporter):
     :param region_name: AWS Region of the default client.
     :param rules: :class:`MetricRule` objects, or mappings of their fields. The first rule that matches a metric applies
         to it.
-    :param resource_dimensions: resource attributes to publish as dimensions. A rollup has such a dimension only if its
-        set lists the attribute.
+    :param resource_dimensions: resource attributes to publish as dimensions. A rollup has such a dimension only if it
+        lists the attribute.
     :param max_metrics: maximum number of distinct CloudWatch metrics that the exporter publishes within an hour.
         Default: 1,000.
     :param max_backlog_bytes: maximum size of the datums pending in memory, in bytes of uncompressed JSON. Default:
