@@ -32,11 +32,13 @@ _DRY_RUN: Final = Step(
     'app.config["CLOUDWATCH_DRY_RUN"] = True',
 )
 _REGION: Final = Step("Set the Region to publish to, and restart the app:", "export AWS_REGION=us-east-1")
-_PROFILE: Final = Step("Set AWS_PROFILE to one of these profiles, and restart the app:", "aws configure list-profiles")
+_PROFILE: Final = Step(
+    "List the profiles, set AWS_PROFILE to one of them, and restart the app:", "aws configure list-profiles"
+)
 _SIGN_IN: Final = Step("Configure access keys:", "aws configure")
 _RENEW: Final = Step("Renew the credentials, for example by signing in again:", "aws sso login")
 _PERMISSION: Final = Step("Add this statement to a policy of the app's IAM role or user:", json.dumps(_IAM_STATEMENT))
-_DIAGNOSE: Final = Step("Check which credentials are used, and what they allow:", _DOCTOR)
+_DIAGNOSE: Final = Step("Check the credentials and the system clock:", _DOCTOR)
 
 _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.CONFIGURATION: Remedy("The AWS configuration is not valid.", (_REGION, _PROFILE)),

@@ -21,7 +21,7 @@ const COLUMNS = [
 const NUMBERS = COLUMNS.filter((column) => column.numeric);
 const KEYS = COLUMNS.map((column) => column.key).filter(Boolean);
 
-// Show a statistic in a cell. If it has no meaning for the kind of metric, show it in grey, with the reason as tooltip.
+// Show a statistic in a cell. If it has no meaning for the kind of metric, show it in gray, with the reason as tooltip.
 export const showStatistic = (cell, series, key) => {
   const text = key === "samples" ? number(series.samples) : quantity(series[key], series.unit);
   const reason = mootReason(series, key);
