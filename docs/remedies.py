@@ -84,7 +84,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "max_metrics has been reached, and there is no room for further overflow series",
             "are published together",
-            "Move variable parts of metric names (such as IDs) into dimensions, or raise max_metrics.",
+            "Remove IDs and other variable parts from metric names and dimensions, or raise max_metrics.",
         ),
         Remedy(
             "add_metric has reached its limit of … dimension combinations",

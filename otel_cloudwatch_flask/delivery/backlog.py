@@ -145,7 +145,7 @@ class Backlog:
             _each_minute.warning(
                 "read",
                 "Cannot read spooled metrics now; they remain in the spool. Raise this process's limit on open files "
-                "or memory: %s",
+                "or memory. (%s)",
                 error,
             )
         with self._lock:

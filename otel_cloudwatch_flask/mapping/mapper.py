@@ -180,8 +180,8 @@ class Mapper:
             self._once.warning(
                 "overflow",
                 "max_metrics has been reached, and there is no room for further overflow series: new dimension "
-                "combinations of %s and other metrics are published together as the metric otel.metric.overflow. Move "
-                "variable parts of metric names (such as IDs) into dimensions, or raise max_metrics.",
+                "combinations of %s and other metrics are published together as the metric otel.metric.overflow. "
+                "Remove IDs and other variable parts from metric names and dimensions, or raise max_metrics.",
                 series.name,
             )
         elif admitted is not series:

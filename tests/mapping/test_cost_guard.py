@@ -165,8 +165,8 @@ def test_names_of_metrics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     )
     assert said[-1] == (
         "max_metrics has been reached, and there is no room for further overflow series: new dimension combinations of "
-        f"orders.{MAX_METRICS - 1} and other metrics are published together as the metric otel.metric.overflow. Move "
-        "variable parts of metric names (such as IDs) into dimensions, or raise max_metrics."
+        f"orders.{MAX_METRICS - 1} and other metrics are published together as the metric otel.metric.overflow. "
+        "Remove IDs and other variable parts from metric names and dimensions, or raise max_metrics."
     )
     reader.shutdown()
 
