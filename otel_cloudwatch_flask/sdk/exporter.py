@@ -95,7 +95,8 @@ class CloudWatchMetricExporter(MetricExporter):
         64 MiB.
     :param spool_directory: directory in which pending datums are also stored, so that they outlive the process.
     :param entity: whether to tell CloudWatch which service the metrics belong to (``service.name`` and
-        ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them.
+        ``deployment.environment.name``), so that "Explore related" in the CloudWatch console finds them. Default:
+        false.
     :param output: ``"api"`` (default) sends requests. ``"emf"`` writes lines in the embedded metric format, without
         importing boto3. CloudWatch Logs extracts the metrics from those lines.
     :param stream: text stream for EMF lines. Default: standard output.
