@@ -298,7 +298,10 @@ def _try_lock(directory: Path) -> int | None:
 
 def _is_own_user(directory: Path) -> bool:
     """Return whether ``directory`` belongs to this process's user. Other users' metrics must not be published."""
-    status = directory.lstat()
+    try:
+        status = directory.lstat()
+    except FileNotFoundError:  # another process has just adopted its batches
+        return False
     if status.st_uid != os.geteuid():
         _each_minute.warning(
             ("owner", directory),

@@ -190,7 +190,9 @@ class CloudWatchMetricExporter(MetricExporter):
         # The Region of the latest client, or None until the first attempt to send.
         self.region_name: str | None = None
         self.stats_recorder = StatsRecorder()
-        spool = Spool(self._settings.spool_directory) if self._settings.spool_directory else None
+        # A dry run would count the spool's batches as sent, and delete them.
+        directory = None if self._settings.dry_run else self._settings.spool_directory
+        spool = Spool(directory) if directory else None
         self.backlog = Backlog(
             self._settings.max_backlog_bytes,
             self.stats_recorder,
@@ -386,16 +388,16 @@ class CloudWatchMetricExporter(MetricExporter):
         return self._settings.output == "emf"
 
     def _notify(self, watchers: Iterable[Callable[[Batch], object]], batch: Batch) -> None:
-        try:
-            for watcher in watchers:
+        for watcher in watchers:
+            try:
                 watcher(batch)
-        except Exception:  # noqa: BLE001 - boundary: watchers; the delivery must not depend on them
-            _each_minute.log(
-                logging.ERROR,
-                "watcher",
-                "A callback passed to watch() failed; delivery is not affected. Fix the callback.",
-                exc_info=True,
-            )
+            except Exception:  # noqa: BLE001, PERF203 - boundary: watchers; the delivery must not depend on them
+                _each_minute.log(
+                    logging.ERROR,
+                    "watcher",
+                    "A callback passed to watch() failed; delivery is not affected. Fix the callback.",
+                    exc_info=True,
+                )
 
     def _make_put(self) -> Put:
         if self._settings.dry_run:

@@ -95,6 +95,20 @@ def test_a_directory_that_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch
     assert [other.read(path) for path in Spool(tmp_path).adopt()] == [batch("a"), batch("b")]
 
 
+def test_a_directory_that_another_process_has_just_adopted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory that disappears while the spool is searched is ignored, and the others are adopted."""
+    first = Spool(tmp_path)
+    assert first.write(batch("a"))
+    first.close()
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: [path / "process-gone", *glob(path, pattern)])
+    other = Spool(tmp_path)
+    assert [other.read(path) for path in other.adopt()] == [batch("a")]
+    assert caplog.text == ""
+
+
 def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock's file descriptor is closed only once, because another file may have its number afterwards."""
     spool = Spool(tmp_path)

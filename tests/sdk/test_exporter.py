@@ -481,9 +481,11 @@ class TestWatching:
             raise RuntimeError("cannot look")
 
         exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+        seen: list[Batch] = []
         exporter.watch(fail)
+        exporter.watch(seen.append)
         assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
-        assert exporter.stats().datums_sent == 1
+        assert (exporter.stats().datums_sent, len(seen)) == (1, 1)
         assert "A callback passed to watch() failed" in caplog.text
 
     def test_dry_run(self, monkeypatch: pytest.MonkeyPatch, cloudwatch: FakeCloudWatch) -> None:
@@ -494,6 +496,18 @@ class TestWatching:
         exporter.watch(seen.append)
         assert exporter.export(collected("orders")) is MetricExportResult.SUCCESS
         assert (len(seen), exporter.stats().datums_sent, cloudwatch.requests) == (1, 1, [])
+
+    def test_dry_run_leaves_the_spool_alone(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """With ``dry_run``, batches that an earlier process spooled are neither counted as sent nor deleted."""
+        earlier = Spool(tmp_path)
+        path = earlier.write(Batch(Envelope("Shop"), (Datum(Series("Orders", (), "Count"), int(time.time()), 1.0),)))
+        earlier.close()
+        monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_DRY_RUN", "true")
+        exporter = CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), spool_directory=tmp_path)
+        exporter.export(collected("orders"))
+        exporter.shutdown()
+        assert path is not None
+        assert (path.exists(), exporter.stats().datums_sent) == (True, 1)
 
 
 def test_concurrent_exports() -> None:
