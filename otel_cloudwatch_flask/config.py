@@ -54,7 +54,7 @@ class DefaultInt(int):
 
 
 DEFAULT_EXPORT_INTERVAL_SECONDS: Final = DefaultFloat(60.0)
-FLUSH_MIN_INTERVAL_SECONDS: Final = 10.0
+DEFAULT_FLUSH_MIN_INTERVAL_SECONDS: Final = DefaultFloat(10.0)
 """The default of ``flush_min_interval_seconds``. CloudWatch stores metrics by the minute and bills each call, so more
 frequent calls gain little.
 """
@@ -335,7 +335,7 @@ def _flush_min_interval(arguments: Source, app_config: Source, environ: Source) 
     """Return the default of ``flush_min_interval_seconds``, which depends on the rules and on debug mode."""
     rules: Any = next(key for key in KEYS if key.field == "rules").resolve(arguments, app_config, environ)
     is_fast = app_config.get("DEBUG") or any(rule.storage_resolution == 1 for rule in rules)
-    return FAST_FLUSH_MIN_INTERVAL_SECONDS if is_fast else FLUSH_MIN_INTERVAL_SECONDS
+    return FAST_FLUSH_MIN_INTERVAL_SECONDS if is_fast else float(DEFAULT_FLUSH_MIN_INTERVAL_SECONDS)
 
 
 def _is_in_debug_mode(_arguments: Source, app_config: Source, _environ: Source) -> bool:

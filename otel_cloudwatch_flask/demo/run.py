@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS, Output
+from otel_cloudwatch_flask.config import DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Output
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.demo.comparison import Comparison, compare
 from otel_cloudwatch_flask.demo.expectations import expected_series
@@ -98,7 +98,7 @@ def run_demo(*, seconds: float, rate: float, output: Output, on_progress: Callab
         found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=datetime.now(timezone.utc))
     expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)
     # The first flush is not delayed, so the rate measured in a short demo can exceed the maximum rate of flushes.
-    per_second = min(steady_rate(arrivals, traffic.elapsed_seconds), 1 / FLUSH_MIN_INTERVAL_SECONDS)
+    per_second = min(steady_rate(arrivals, traffic.elapsed_seconds), 1 / DEFAULT_FLUSH_MIN_INTERVAL_SECONDS)
     return Outcome(
         seconds=traffic.elapsed_seconds,
         responses=len(traffic.responses),

@@ -190,13 +190,10 @@ class CloudWatchMetricExporter(MetricExporter):
         # The Region of the latest client, or None until the first attempt to send.
         self.region_name: str | None = None
         self.stats_recorder = StatsRecorder()
-        # A dry run would count the spool's batches as sent, and delete them.
-        directory = None if self._settings.dry_run else self._settings.spool_directory
-        spool = Spool(directory) if directory else None
         self.backlog = Backlog(
             self._settings.max_backlog_bytes,
             self.stats_recorder,
-            spool,
+            self._make_spool(),
             on_added=partial(self._notify, self._watchers_of_pending),
         )
         self.sender = Sender(
@@ -398,6 +395,11 @@ class CloudWatchMetricExporter(MetricExporter):
                     "A callback passed to watch() failed; delivery is not affected. Fix the callback.",
                     exc_info=True,
                 )
+
+    def _make_spool(self) -> Spool | None:
+        if self._settings.dry_run:
+            return None  # a dry run would count its batches as sent, and delete them
+        return Spool(self._settings.spool_directory) if self._settings.spool_directory else None
 
     def _make_put(self) -> Put:
         if self._settings.dry_run:

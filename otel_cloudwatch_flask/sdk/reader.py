@@ -16,7 +16,11 @@ from typing import Any, Final
 from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, Settings
+from otel_cloudwatch_flask.config import (
+    DEFAULT_EXPORT_INTERVAL_SECONDS,
+    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+    Settings,
+)
 from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
@@ -99,7 +103,7 @@ class CloudWatchMetricReader(SelectiveReader):
         exporter: CloudWatchMetricExporter | None = None,
         *,
         export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS,
-        flush_min_interval_seconds: float | None = None,
+        flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
     ) -> None:
         self._exporter = exporter or CloudWatchMetricExporter()
         arguments = {

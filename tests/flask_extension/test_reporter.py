@@ -952,7 +952,7 @@ def test_a_second_reporter_is_refused(programs: Programs, app: Flask, cloudwatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"client": 7}, "client=7 has no put_metric_data method; pass boto3.client"),
+        ({"client": 7}, "The client 7 has no put_metric_data method; pass boto3.client"),
         ({"flush": "often"}, "flush='often' is not a flush policy; use one of 'background', 'sync', 'interval'."),
         ({"namespace": "AWS/Shop"}, "namespace='AWS/Shop' is reserved"),
         (

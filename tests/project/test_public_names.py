@@ -4,11 +4,20 @@ import ast
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import otel_cloudwatch_flask
-from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule, decorator, errors, testing
+from otel_cloudwatch_flask import (
+    CloudWatchMetricExporter,
+    CloudWatchMetricReader,
+    CloudWatchMetricsReporter,
+    MetricRule,
+    decorator,
+    errors,
+    testing,
+)
 
 PUBLIC_NAMES = {
     "CloudWatchMetricExporter",
@@ -53,6 +62,20 @@ def test_reporter_signatures(method: str, parameters: str) -> None:
     positional = [name for name, each in signature.parameters.items() if each.kind is not each.KEYWORD_ONLY]
     keywords = [name for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY]
     assert " ".join([*positional, *(["*", *keywords] if keywords else [])]) == parameters
+
+
+@pytest.mark.parametrize(
+    ("function", "defaults"),
+    [
+        (CloudWatchMetricExporter, {"max_metrics": 1000, "max_backlog_bytes": 64 * 2**20}),
+        (CloudWatchMetricReader, {"export_interval_seconds": 60.0, "flush_min_interval_seconds": 10.0}),
+        (CloudWatchMetricsReporter, {"export_interval_seconds": 60.0, "flush_min_interval_seconds": None}),
+    ],
+)
+def test_signatures_show_the_default_settings(function: Callable[..., object], defaults: dict[str, float]) -> None:
+    """Signatures show numbers as defaults, although an omitted argument can also be set in the environment."""
+    parameters = inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in defaults} == defaults
 
 
 def test_rule_signature() -> None:

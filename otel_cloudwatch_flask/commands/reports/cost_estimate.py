@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
-from otel_cloudwatch_flask.config import FLUSH_MIN_INTERVAL_SECONDS, FlushPolicy
+from otel_cloudwatch_flask.config import DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, FlushPolicy
 from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
@@ -28,7 +28,7 @@ class Fleet:
 
     processes: int = 1
     requests_per_second: float | None = None
-    flush_min_interval_seconds: float = FLUSH_MIN_INTERVAL_SECONDS
+    flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS
     export_interval_seconds: float = 60.0
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
