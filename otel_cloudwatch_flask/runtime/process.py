@@ -226,7 +226,7 @@ class _ExitHooks:
     def start_in_child(self) -> None:
         """Restore the hooks that a forked child does not inherit.
 
-        Also hook into Celery and RQ if they have been imported since the last call of :meth:`add`.
+        Also hook into Celery and RQ if they have been imported since the last call to :meth:`add`.
         """
         self._forget_signals()
         self._finalize_in_child()

@@ -300,7 +300,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, lost)
         _logger.error(
             "Metrics could not be collected before shutdown and are lost: %d measurements recorded with add_metric, "
-            "and the measurements of other instruments. Fix the observable callback that takes too long, or the "
+            "and any measurements from other instruments. Fix the observable callback that takes too long, or the "
             "problem with collecting metrics that was logged earlier.",
             lost,
         )

@@ -146,7 +146,7 @@ function showUnreachable(problem) {
   const since = lastResponse ? ` Showing data from ${clock(lastResponse / 1000)}.` : "";
   const isGone = /^404/.test(problem.message);
   state("bad", `This page cannot be updated.${since}`, isGone
-    ? "The app returned 404. The page may be disabled now, or you may no longer be signed in."
+    ? "The app returned 404. The page may have been disabled, or you may no longer be signed in."
     : `Retrying. (${escaped(problem.message).slice(0, 200)})`);
 }
 
