@@ -47,8 +47,8 @@ def command(
     """Suggest CloudWatch alarms for your app.
 
     Prints alarms on the 5xx rate and the p99 latency of the busiest routes, and one alarm on missing data. Pass --from
-    for the metrics of a preview, a demo or a running app, or --list for those in CloudWatch. Review the alarms, adjust
-    their thresholds, and deploy them:
+    to read metrics from a preview, a demo or a running app, or --list to read them from CloudWatch. Review the alarms,
+    adjust their thresholds, and deploy them:
 
     \b
         flask --app shop cloudwatch alarms --from seen.json > alarms.json

@@ -77,9 +77,9 @@ def command(
 ) -> None:
     """Estimate the monthly cost of your metrics, and find savings.
 
-    Pass the metrics of a preview, a demo or a running app (--from), or only their number (--metrics). CloudWatch bills
-    metrics and, depending on the output, API calls or logs. The estimate assumes that all processes publish the same
-    metrics, which CloudWatch bills only once.
+    Pass the metrics from a preview, a demo or a running app (--from), or only their number (--metrics). CloudWatch
+    bills metrics and, depending on the output, API calls or logs. The estimate assumes that all processes publish the
+    same metrics, which CloudWatch bills only once.
 
     \b
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from - --processes 40
@@ -92,7 +92,7 @@ def command(
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30
 
-    Prices are those of us-east-1, without the free tier. Each metric is assumed to have data in every hour.
+    Prices are for us-east-1, without the free tier. Each metric is assumed to have data in every hour.
 
     Exit status: 0 on success, 1 if --max or --against fails, 2 if the cost cannot be estimated.
     """  # noqa: D301 - click takes \b for "do not wrap"

@@ -44,7 +44,7 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
     With --put, creates or replaces a dashboard in CloudWatch instead. The charts search for metrics by name, so they
     also show routes and other dimension values that appear later.
 
-    Pass --from for the metrics of a preview, a demo or a running app, or --list for those in CloudWatch:
+    Pass --from to read metrics from a preview, a demo or a running app, or --list to read them from CloudWatch:
 
     \b
         flask --app shop cloudwatch preview --json > seen.json
