@@ -433,8 +433,9 @@ class Settings:
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
     live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
-    """Function without arguments that returns whether the current request may access the live page, or the name of such
-    a function as 'module:function'. Default: only requests from this machine may access it, and only in debug mode.
+    """Function that takes no arguments and returns whether the current request may access the live page, or the name of
+    such a function as 'module:function'. Default: only requests from this machine may access it, and only in debug
+    mode.
     """
     # The text stream for EMF lines, or None for standard output. Only an argument can provide it, so it has no key.
     stream: TextIO | None = None
