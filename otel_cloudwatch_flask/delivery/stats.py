@@ -24,7 +24,7 @@ class LossReason(str, Enum):
     SHUTDOWN = "shutdown"
     """The exporter was shut down, or the process ended, before the data point was sent."""
     NOT_SET_UP = "not_set_up"
-    """The reporter had no app and could not be set up. Only measurements are lost for this reason."""
+    """The reporter had no app and could not be set up. Counted only in measurements_lost."""
 
 
 @dataclass(frozen=True, slots=True)

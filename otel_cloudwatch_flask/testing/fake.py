@@ -114,7 +114,7 @@ class FakeCloudWatch(PublishedMetrics):
     ) -> State:
         """Return the state that an alarm of a CloudFormation template has now: OK, ALARM or INSUFFICIENT_DATA.
 
-        Follows CloudWatch's rules, except that the current period counts although it has not ended. Raises
+        Follows CloudWatch's rules, except that the current period is included, even though it has not ended. Raises
         ``NotImplementedError`` for anomaly detection, and for metric math other than arithmetic, comparisons, ``FILL``
         and ``IF``.
 
