@@ -13,7 +13,7 @@ from benchmarks.harness import optional
 
 @dataclass
 class Traffic:
-    """The bodies of the requests since the last call of ``clear``."""
+    """The bodies of the requests since the last call to ``clear``."""
 
     bodies: list[bytes] = field(default_factory=list)
 

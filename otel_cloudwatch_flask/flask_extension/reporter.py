@@ -287,7 +287,7 @@ class CloudWatchMetricsReporter:
             buffer.add(*measurement)
 
     def timer(self, metric_name: str, dimensions: Dimensions = ()) -> Timer:
-        """Time a block (as a context manager), or each call of a function or coroutine function (as a decorator).
+        """Time a block (as a context manager), or each call to a function or coroutine function (as a decorator).
 
         The metric's unit is Milliseconds. The time is recorded even if the block or function raises.
 

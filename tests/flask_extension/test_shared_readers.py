@@ -1,4 +1,4 @@
-"""One reader per destination: a reporter shares a reader of the program if its settings agree."""
+"""One reader per destination: a reporter shares a reader that the program created if its settings agree."""
 
 import io
 from collections.abc import Iterator
@@ -139,7 +139,7 @@ def test_the_first_that_agrees(program: Program) -> None:
 
 
 def test_own_credentials(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reporter with explicit credentials shares no reader of the program."""
+    """A reporter with explicit credentials does not share the program's reader."""
     monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: program.provider)
     program.add_reader()
     keys = ("AKIAIOSFODNN7EXAMPLE", "secret")

@@ -335,7 +335,7 @@ const identity = (series) => {
   const dimensions = element("span", { className: "dimensions" }, badge);
   if (series.isError) dimensions.prepend(element("span", { className: "badge error", textContent: "error" }));
   if (series.dimensions["otel.metric.overflow"] === "true") {
-    dimensions.append(element("span", { className: "badge", textContent: "over the limit", title: "Combines the data of metrics above the limit" }));
+    dimensions.append(element("span", { className: "badge", textContent: "over the limit", title: "Combines the data from metrics above the limit" }));
   }
   if (unit(series.unit)) dimensions.append(element("span", { className: "unit own-unit", textContent: unit(series.unit) }));
   dimensions.append(list, more);
