@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from operator import lt, mul
+from operator import itemgetter, lt, mul
 from typing import Final, NamedTuple
 
 from otel_cloudwatch_flask.histograms.buckets import (
@@ -33,6 +33,8 @@ from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_VALUES_PER_DATUM, MI
 
 MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 """Number of non-empty buckets that fit into one datum in addition to the minimum and the maximum."""
+
+_REFERENCE: Final = itemgetter(2)
 
 _COMMON_PERCENTILES: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
@@ -272,21 +274,20 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
     Returns ``None`` if adjusting ``_MAX_ADJUSTED`` values is not enough.
     """
     samples, bounds = buckets
-    values = [reference for _, _, reference in bounds]
+    values = [*map(_REFERENCE, bounds)]
     weights = [*map(mul, values, samples)]
     left = total - math.fsum(weights)  # fsum() rounds only once, so sums of whole numbers are exact.
     if bounds[0][0] < 0:
         weights = [*map(abs, weights)]
-    is_imprecise = max(weights) > _PRECISE_RATIO * abs(total)
+    largest = weight = max(weights)
     for _ in range(_MAX_ADJUSTED):
-        weight = max(weights)
         if not weight:
             break
         heaviest = weights.index(weight)
         count, (lower, upper, value) = samples[heaviest], bounds[heaviest]
         wanted = value + left / count
         if lower < wanted < upper:
-            if is_imprecise:
+            if largest > _PRECISE_RATIO * abs(total):
                 wanted = min(max(_completing(values, samples, heaviest, total), lower), upper)
             values[heaviest] = _rounded(wanted, ".14g", lower, upper) if count == 1 else wanted
             return values
@@ -294,6 +295,7 @@ def _adjusted(buckets: Buckets, total: float) -> list[float] | None:
         near_edge = _rounded(near_edge, ".6g", lower, upper)
         left += value * count - near_edge * count
         values[heaviest], weights[heaviest] = near_edge, 0.0
+        weight = max(weights)
     return None if left else values
 
 
