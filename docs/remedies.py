@@ -87,9 +87,14 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Remove IDs and other variable parts from metric names and dimensions, or raise max_metrics.",
         ),
         Remedy(
-            "add_metric has reached its limit of … dimension combinations",
-            "are recorded as the overflow series",
-            "Remove IDs and other variable parts from dimensions and metric names, or raise max_metrics.",
+            "add_metric has reached its limit of … dimension combinations: new combinations of",
+            "are recorded as its overflow series",
+            "Remove IDs and other variable parts from dimensions, or raise max_metrics.",
+        ),
+        Remedy(
+            "add_metric has reached its limit of … dimension combinations: … and other new metrics",
+            "are recorded together",
+            "Remove IDs and other variable parts from metric names and dimensions, or raise max_metrics.",
         ),
         Remedy(
             "Unsupported opentelemetry-sdk internals",

@@ -146,17 +146,25 @@ class Recorder:
 
     def _overflow_key(self, metric_name: str, unit: str) -> tuple[str, str]:
         """Return the name and unit of the metric that receives the measurements of a series beyond the limit."""
-        name = metric_name if (metric_name, unit) in self._histograms else OVERFLOW_NAME
+        if (metric_name, unit) in self._histograms:
+            _once.warning(
+                metric_name,
+                "add_metric has reached its limit of %d dimension combinations: new combinations of %s are recorded as "
+                "its overflow series (otel.metric.overflow=true). Remove IDs and other variable parts from dimensions, "
+                "or raise max_metrics.",
+                self._max_series,
+                metric_name,
+            )
+            return metric_name, unit
         _once.warning(
-            name,
-            "add_metric has reached its limit of %d dimension combinations: new combinations, for example of %s, are "
-            "recorded as the overflow series (otel.metric.overflow=true) of %s. Remove IDs and other variable parts "
-            "from dimensions and metric names, or raise max_metrics.",
+            OVERFLOW_NAME,
+            "add_metric has reached its limit of %d dimension combinations: %s and other new metrics are recorded "
+            "together as the metric otel.metric.overflow. Remove IDs and other variable parts from metric names and "
+            "dimensions, or raise max_metrics.",
             self._max_series,
             metric_name,
-            name,
         )
-        return name, unit
+        return OVERFLOW_NAME, unit
 
     def _created(self, key: tuple[str, str]) -> Histogram:
         """Return the histogram for a name and unit, creating it unless another thread already has."""

@@ -122,8 +122,10 @@ def bounded_reporter(cloudwatch: FakeCloudWatch) -> CloudWatchMetricsReporter:
     return CloudWatchMetricsReporter(app, "Shop", cloudwatch, meter_provider=provider, flush="interval")
 
 
-def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -> None:
-    """Unbounded dimension values given to add_metric create no metrics beyond the limit."""
+def test_values_of_a_dimension_given_to_add_metric(
+    cloudwatch: FakeCloudWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unbounded dimension values given to add_metric create no metrics beyond the limit, and log one warning."""
     reporter = bounded_reporter(cloudwatch)
     for start in range(0, FORGED, 1000):
         for user in range(start, start + 1000):
@@ -134,6 +136,12 @@ def test_values_of_a_dimension_given_to_add_metric(cloudwatch: FakeCloudWatch) -
     assert sum(metric.dimensions == OVERFLOW_DIMENSIONS for metric in metrics) == 1
     assert cloudwatch.count("Orders") == FORGED
     assert cloudwatch.sum("Orders") == pytest.approx(sum(user % 7 - 3 for user in range(FORGED)), abs=1e-9 * 3 * FORGED)
+    (said,) = (message for message in caplog.messages if message.startswith("add_metric has"))
+    assert said == (
+        f"add_metric has reached its limit of {SERIES_PER_METRIC * MAX_METRICS} dimension combinations: new "
+        "combinations of Orders are recorded as its overflow series (otel.metric.overflow=true). Remove IDs and other "
+        "variable parts from dimensions, or raise max_metrics."
+    )
     reporter.shutdown()
 
 
@@ -180,8 +188,11 @@ def test_names_given_to_add_metric_are_bounded(cloudwatch: FakeCloudWatch, caplo
     names = {metric.name for metric in cloudwatch.metrics()}
     assert len(cloudwatch.metrics()) == MAX_METRICS
     (said,) = (message for message in caplog.messages if message.startswith("add_metric has"))
-    assert said.startswith(
-        f"add_metric has reached its limit of {SERIES_PER_METRIC * MAX_METRICS} dimension combinations"
+    limit = SERIES_PER_METRIC * MAX_METRICS
+    assert said == (
+        f"add_metric has reached its limit of {limit} dimension combinations: Login {limit} and other new metrics are "
+        "recorded together as the metric otel.metric.overflow. Remove IDs and other variable parts from metric names "
+        "and dimensions, or raise max_metrics."
     )
     assert sum(cloudwatch.count(name) for name in names) == NAMES
     total = sum(user % 7 - 3 for user in range(NAMES))
