@@ -421,7 +421,7 @@ class Settings:
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
     """Whether the reporter publishes metrics about its own delivery, named otel_cloudwatch_flask.delivery.*."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
-    """Whether to process and count metrics without sending them. The spool is not used."""
+    """Whether to process and count metrics without sending them. If true, the spool is not used."""
     output: Annotated[Output, Key(_one_of("an output", "api", "emf"), default="api")]
     """How metrics reach CloudWatch. 'api' sends PutMetricData requests. 'emf' writes lines in the embedded metric
     format to standard output, and CloudWatch Logs extracts the metrics from the lines.
