@@ -40,7 +40,7 @@ class DeliveryStats:
         backlog was full.
     :param datums_lost: number of lost datums by :class:`LossReason` value. A data point that cannot become a datum
         counts as one, in ``datums_lost["invalid"]``.
-    :param measurements_lost: number of ``add_metric`` and ``label`` calls that never became part of a data point, by
+    :param measurements_lost: number of ``add_metric`` and ``label`` calls that never contributed to a data point, by
         :class:`LossReason` value.
     :param datums_possibly_duplicated: number of datums that CloudWatch may store twice, because the response to their
         request was lost or incomplete. Includes datums in the spool whose response had not arrived at shutdown.
