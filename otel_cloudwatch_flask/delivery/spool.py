@@ -14,7 +14,6 @@ import itertools
 import logging
 import math
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -81,8 +80,10 @@ class Spool:
         # Names sort by age, which lets an adopting process send the oldest batches first.
         name = f"{time.time_ns():020d}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
         try:
-            path = self._own_directory() / name
-            _write_privately(path, content)
+            try:
+                path = self._written(name, content)
+            except FileNotFoundError:  # another thread has just closed this spool, and deleted the directory
+                path = self._written(name, content)
         except OSError as error:
             _each_minute.warning(
                 "write",
@@ -157,9 +158,8 @@ class Spool:
         Another exporter or process adopts any remaining batches. A later :meth:`write` creates a new directory.
         """
         own, self._own = self._own, None
-        with contextlib.suppress(OSError):
-            if own and not _batch_files(own):
-                shutil.rmtree(own, ignore_errors=True)
+        if own:
+            _remove_without_batches(own)
         self.release()
 
     def release(self) -> None:
@@ -167,7 +167,8 @@ class Spool:
         # Two threads may call this at shutdown. Closing a descriptor twice could close an unrelated file that has
         # received the same number in the meantime.
         with contextlib.suppress(IndexError):
-            os.close(self._locks.pop())
+            while True:
+                os.close(self._locks.pop())
 
     def _directories_of_others(self) -> list[Path]:
         try:
@@ -191,7 +192,12 @@ class Spool:
             file.rename(path)
             self._sizes[path] = size
             yield path
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove_without_batches(directory)
+
+    def _written(self, name: str, content: bytes) -> Path:
+        path = self._own_directory() / name
+        _write_privately(path, content)
+        return path
 
     def _own_directory(self) -> Path:
         """Return this spool's directory in this process, which is created on first use.
@@ -225,8 +231,22 @@ class Spool:
 
 def _batch_files(directory: Path) -> list[Path]:
     """Return the batch files in a directory, oldest first. Raises ``OSError`` if the directory cannot be read."""
-    # Since Python 3.13, Path.glob hides that error. Directories that seem empty are deleted.
+    # Since Python 3.13, Path.glob hides that error.
     return sorted(each for each in directory.iterdir() if each.suffix == _BATCH_SUFFIX)
+
+
+def _remove_without_batches(directory: Path) -> None:
+    """Delete a directory with its lock and unfinished files, unless it contains a batch or cannot be read.
+
+    The exporter that the directory belonged to may be writing a batch in another thread, which must not be deleted.
+    """
+    with contextlib.suppress(OSError):
+        if _batch_files(directory):
+            return
+        for file in directory.iterdir():
+            if file.suffix != _BATCH_SUFFIX:
+                file.unlink()
+        directory.rmdir()
 
 
 def check_directory(directory: Path) -> None:

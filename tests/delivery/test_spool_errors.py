@@ -109,6 +109,45 @@ def test_a_directory_that_another_process_has_just_adopted(
     assert caplog.text == ""
 
 
+def test_a_batch_that_is_written_while_the_spool_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is writing a batch when another closes the spool writes it to a new directory."""
+    spool, sync = Spool(tmp_path), os.fsync
+
+    def close_meanwhile(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        spool.close()
+        sync(descriptor)
+
+    spool.write(batch("a"))
+    (path,) = spool._sizes
+    spool.remove(path)
+    monkeypatch.setattr(os, "fsync", close_meanwhile)
+    assert spool.write(batch("b")) is not None
+    spool.close()
+    other = Spool(tmp_path)
+    assert [other.read(path) for path in other.adopt()] == [batch("b")]
+
+
+def test_a_batch_that_is_written_while_the_directory_is_adopted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that is written to a directory while another spool adopts its batches is not deleted."""
+    closed, other, late = Spool(tmp_path), Spool(tmp_path), Spool(tmp_path)
+    path = closed.write(batch("a"))
+    assert path is not None
+    closed.close()
+    rename = Path.rename
+
+    def write_meanwhile(file: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        (file.parent / "late.batch").write_bytes(file.read_bytes())
+        return rename(file, target)
+
+    monkeypatch.setattr(Path, "rename", write_meanwhile)
+    assert [other.read(file) for file in other.adopt()] == [batch("a")]
+    assert [late.read(file) for file in late.adopt()] == [batch("a")]
+
+
 def test_two_threads_release_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock's file descriptor is closed only once, because another file may have its number afterwards."""
     spool = Spool(tmp_path)
