@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import SERVICE_NAME
 
+from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _once = RateLimitedLog(logging.getLogger(__name__))
@@ -128,11 +129,14 @@ class SelectiveReader(MetricReader):
 
 
 def _keeping(view: Any, kept: Any) -> Any:
-    """Return a copy of ``view`` that keeps only the ``kept`` attributes.
+    """Return a copy of ``view`` that keeps only the ``kept`` attributes, if the view does not select attributes itself.
 
-    A view that already selects attributes, or for which all attributes are kept, is returned unchanged.
+    Whatever the view selects, the mark of negative samples is kept: without it, they would count as positive.
     """
-    if kept is EVERY_ATTRIBUTE or getattr(view, "_attribute_keys", kept) is not None:
+    own = getattr(view, "_attribute_keys", kept)
+    if own is not None:
+        kept = {*own, NEGATIVE_KEY}
+    elif kept is EVERY_ATTRIBUTE:
         return view
     view = copy.copy(view)
     view._attribute_keys = kept  # noqa: SLF001 - see above

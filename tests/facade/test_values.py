@@ -75,6 +75,13 @@ class TestSigns:
         shop.add("One", [value])
         assert shop.cloudwatch.values("One") == {float(value): 1}
 
+    def test_a_view_that_selects_attributes(self) -> None:
+        """Negative values stay negative if a view of the program does not select the attribute that marks them."""
+        shop = Shop(View(instrument_name="*", attribute_keys={"region"}))
+        shop.add("Balance", [-5, 3])
+        assert shop.cloudwatch.sum("Balance") == -2
+        shop.reporter.shutdown()
+
     def test_only_negative(self, shop: Shop) -> None:
         """A metric with only negative values is published."""
         shop.add("Loss", [-3, -2, -2, -1])

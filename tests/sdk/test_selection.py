@@ -91,10 +91,13 @@ def test_gauges_keep_every_attribute(program: Program) -> None:
 
 
 def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A view that selects attributes takes precedence; other views still have their effects."""
+    """A view that selects attributes takes precedence, except for the mark of negative samples.
+
+    Other views still have their effects.
+    """
     program = Program([View(instrument_name="orders", attribute_keys={"user"}), View(instrument_name="x", name="y")])
     program.count("shop", "orders")
-    assert program.stored(monkeypatch) == [{"user": "u1"}]
+    assert program.stored(monkeypatch) == [{"user": "u1", NEGATIVE_KEY: True}]
     program.count("shop", "x")
     assert program.reader.flush()
     assert program.cloudwatch.sum("y") == 1
