@@ -256,7 +256,20 @@ class _ExitHooks:
         """Run the hooks in a process that is about to end. Ignores SIGTERM, so that it cannot interrupt them."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _outlive_parent_thread()
         self._run()
+
+
+def _outlive_parent_thread() -> None:
+    """Let a process of Celery's pool finish even if the thread that forked it ends.
+
+    Celery asks Linux to kill the processes of its pool when their parent ends. Linux also does that when only the
+    thread that forked them ends, and in a warm shutdown, the thread that replaces processes ends while they do.
+    """
+    set_parent_death_signal = getattr(sys.modules.get("billiard.util"), "set_pdeathsig", None)
+    if set_parent_death_signal is not None:
+        with contextlib.suppress(Exception):  # not available on this platform
+            set_parent_death_signal(0)
 
 
 def _run_guarded(hook: Callable[[], None]) -> None:

@@ -1,11 +1,15 @@
 """Tasks in Celery's workers."""
 
+import threading
+import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
+from otel_cloudwatch_flask.testing.local.server import Fault, LocalCloudWatch
 from tests.job_workers.running import Jobs, redis_server
 
 TASKS = 12
@@ -43,3 +47,25 @@ def test_sigterm_and_one_task_per_process(tmp_path: Path) -> None:
         with jobs.worker(*WORKER, "--max-tasks-per-child", "1"):
             jobs.wait_until(lambda: jobs.finished() >= TASKS // 3)
         assert jobs.published() == {jobs.finished()}
+
+
+def test_slow_responses_in_a_warm_shutdown(tmp_path: Path) -> None:
+    """A process that replaced another one is not killed at the worker's end before it has sent its metrics."""
+    is_stopping = threading.Event()
+
+    def fail_at_first(_request: Mapping[str, Any]) -> Fault | None:
+        """Let the first request after the worker was told to stop fail after a second."""
+        if not is_stopping.is_set():
+            return None
+        is_stopping.clear()
+        time.sleep(1)
+        return Fault()
+
+    (tmp_path / "broker").mkdir()
+    with LocalCloudWatch(answer_with=fail_at_first) as cloudwatch:
+        jobs = Jobs(tmp_path / "broker", cloudwatch, CELERY_BROKER_URL="filesystem://")
+        jobs.run(APP, 3)
+        with jobs.worker(*WORKER, "--concurrency", "1", "--max-tasks-per-child", "2"):
+            jobs.wait_until(lambda: jobs.finished() == 3)
+            is_stopping.set()
+        assert jobs.published() == {3}
