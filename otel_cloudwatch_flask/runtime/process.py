@@ -277,7 +277,7 @@ def _run_guarded(hook: Callable[[], None]) -> None:
         hook()
     except Exception:  # boundary: a hook that fails must not keep the others from running
         _logger.exception(
-            "A fork or exit hook failed: metrics of this process may be lost or counted twice. Report a bug, and "
+            "A fork or exit hook failed: metrics from this process may be lost or counted twice. Report a bug, and "
             "include the traceback."
         )
 

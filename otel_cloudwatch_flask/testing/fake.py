@@ -100,7 +100,7 @@ class FakeCloudWatch(PublishedMetrics):
         self.latency_seconds = 0
 
     def assert_no_losses(self, *publishers: Publisher) -> None:
-        """Raise an ``AssertionError`` if any request was invalid, or any data of a publisher is lost or pending.
+        """Raise an ``AssertionError`` if any request was invalid, or any publisher's data is lost or pending.
 
         :param publishers: reporters or exporters.
         """

@@ -68,9 +68,9 @@ def test_limits() -> None:
     assert f"at most {limits.MAX_VALUES_PER_DATUM}" in mapping
     assert f"At most {limits.MAX_DIMENSIONS} dimensions" in mapping
     assert (
-        f"names over {limits.MAX_DIMENSION_NAME_LENGTH} and values over {limits.MAX_DIMENSION_VALUE_LENGTH:,}"
-        in mapping
-    )
+        f"names longer than {limits.MAX_DIMENSION_NAME_LENGTH} characters and values longer than "
+        f"{limits.MAX_DIMENSION_VALUE_LENGTH:,} characters are truncated"
+    ) in mapping
     reserved = overflow_capacity(DEFAULT_MAX_METRICS)
     assert f"at most {DEFAULT_MAX_METRICS:,} metrics within an hour" in concepts
     assert f"(default: {DEFAULT_MAX_METRICS:,})" in mapping

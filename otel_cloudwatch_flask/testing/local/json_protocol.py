@@ -1,4 +1,4 @@
-"""Parse and answer the calls of AWS clients in CloudWatch's JSON protocol, which all supported versions of boto3 use.
+"""Parse and answer calls from AWS clients in CloudWatch's JSON protocol, which all supported versions of boto3 use.
 
 The protocol is described at https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html. Clients expect error codes
 in a header: https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#awsquerycompatible-trait. This module exists
