@@ -60,8 +60,8 @@ class Spool:
         self._max_bytes = max_bytes
         self._sizes: dict[Path, int] = {}
         self._numbers = itertools.count()
-        self._own: Path | None = None
-        self._locks: list[int] = []
+        self._owned: list[tuple[Path, int]] = []
+        """This process's directory with the descriptor of its lock. Empty before the first write, and after closing."""
         self._next_adoption = -math.inf
 
     def write(self, batch: Batch) -> Path | None:
@@ -157,23 +157,27 @@ class Spool:
 
         Another exporter or process adopts any remaining batches. A later :meth:`write` creates a new directory.
         """
-        own, self._own = self._own, None
-        if own:
-            _remove_without_batches(own)
-        self.release()
+        for directory, lock in self._disowned():
+            _remove_without_batches(directory)
+            os.close(lock)
 
     def release(self) -> None:
         """Close the descriptor of the lock. A forked child calls this because the lock belongs to its parent."""
-        # Two threads may call this at shutdown. Closing a descriptor twice could close an unrelated file that has
+        for _, lock in self._disowned():
+            os.close(lock)
+
+    def _disowned(self) -> Iterator[tuple[Path, int]]:
+        # Two threads may do this at shutdown. Closing a descriptor twice could close an unrelated file that has
         # received the same number in the meantime.
         with contextlib.suppress(IndexError):
-            while True:
-                os.close(self._locks.pop())
+            for _ in range(len(self._owned)):  # not a directory that another thread creates meanwhile
+                yield self._owned.pop()
 
     def _directories_of_others(self) -> list[Path]:
         try:
+            owned = [directory for directory, _ in self._owned]
             return sorted(
-                each for each in self._directory.glob(_PREFIX + "*") if each != self._own and _is_own_user(each)
+                each for each in self._directory.glob(_PREFIX + "*") if each not in owned and _is_own_user(each)
             )
         except OSError as error:
             _each_minute.warning(
@@ -204,10 +208,11 @@ class Spool:
 
         It is not created earlier, because the process may first switch to another user, who has to own the directory.
         """
-        if self._own is None:
-            self._own, lock = _new_process_directory(self._directory)
-            self._locks.append(lock)
-        return self._own
+        owned = next(iter(self._owned), None)
+        if owned is None:
+            owned = _new_process_directory(self._directory)
+            self._owned.append(owned)
+        return owned[0]
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         bad = self._directory / (path.name + _BAD_SUFFIX)
