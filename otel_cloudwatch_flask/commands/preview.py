@@ -189,7 +189,6 @@ def _summary(document: Mapping[str, Any]) -> str:
     metrics = {series.metric for series in document_from(document).series}
     if not metrics:
         return "These requests would publish no metrics."
-    requests = counted(document["requests"], "PutMetricData request")
-    if any(exporter.writes_emf for exporter in live_exporters()):
-        requests = "EMF lines"
+    writes_emf = any(exporter.writes_emf for exporter in live_exporters())
+    requests = "EMF lines" if writes_emf else counted(document["requests"], "PutMetricData request")
     return f"{counted(len(metrics), 'CloudWatch metric')} in {requests}, {document['bytes']:,} bytes. Nothing was sent."

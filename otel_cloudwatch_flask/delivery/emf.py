@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -204,18 +205,19 @@ def _write(stream: Any, line: str) -> None:
         return
     # Bypasses the stream's buffer, where the line could be appended to an unfinished line of the app, or be split.
     rest = line.encode("ascii")
+    deadline = time.monotonic() + WRITE_TIMEOUT_SECONDS
     while rest:
-        if not _has_room(descriptor):
+        if not _has_room(descriptor, deadline - time.monotonic()):
             raise TimeoutError("the stream stayed full; its reader has stopped or is too slow")
         with suppress(BlockingIOError):  # another process filled the non-blocking pipe first
             # A longer write to a pipe could block.
             rest = rest[os.write(descriptor, rest[:_ATOMIC_BYTES]) :]
 
 
-def _has_room(descriptor: int) -> bool:
-    """Wait until a write to a stream would not block, and return ``False`` if that takes longer than a second."""
+def _has_room(descriptor: int, seconds: float) -> bool:
+    """Wait until a write to a stream would not block, and return ``False`` if that takes longer than ``seconds``."""
     if not hasattr(select, "poll"):
         return True  # Windows cannot tell
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(WRITE_TIMEOUT_SECONDS * 1000))
+    return bool(poll.poll(max(seconds, 0) * 1000))

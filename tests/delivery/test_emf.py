@@ -302,6 +302,24 @@ def test_a_full_pipe_is_waited_for(pipe: tuple[int, int], monkeypatch: pytest.Mo
     assert json.loads(os.read(reader, 1 << 20))["a"] == 1
 
 
+def test_a_pipe_that_is_read_slowly(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout applies to a whole line, even if the pipe has room for a part of it now and then."""
+    monkeypatch.setattr(emf, "WRITE_TIMEOUT_SECONDS", 0.05)
+    _, writer = pipe
+    waits: list[float] = []
+
+    def has_room(_descriptor: int, seconds: float) -> bool:
+        waits.append(seconds)
+        time.sleep(0.02)
+        return seconds > 0
+
+    monkeypatch.setattr(emf, "_has_room", has_room)
+    with open(writer, "w", closefd=False) as stream:
+        assert not Delivery(stream).send(recent("a", page="y" * 60_000), seconds=0.2)
+    assert 1 < len(waits) < 60_000 / 4096
+    assert waits == sorted(waits, reverse=True)
+
+
 def test_a_line_of_which_only_a_part_was_written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """If only part of a long line fits in the pipe, the line is written again later, and its metric counts once."""
     monkeypatch.setattr(emf, "WRITE_TIMEOUT_SECONDS", 0.05)
