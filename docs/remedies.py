@@ -88,7 +88,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         ),
         Remedy(
             "add_metric has reached its limit of … dimension combinations: new combinations of",
-            "are recorded as its overflow series",
+            "are recorded as that metric's overflow series",
             "Remove IDs and other variable parts from dimensions, or raise max_metrics.",
         ),
         Remedy(

@@ -63,7 +63,8 @@ def command(context: click.Context, /, namespaces: tuple[str, ...], source: str 
         aws iam put-role-policy --role-name shop --policy-name metrics \\
             --policy-document "$(flask --app shop cloudwatch policy)"
 
-    The options --audit, --list and --put of other commands require more permissions; see the help of these commands.
+    The --audit, --list and --put options of other commands require additional permissions; see the help for those
+    commands.
 
     Exit status: 0 on success, 2 on error.
     """  # noqa: D301 - click takes \b for "do not wrap"

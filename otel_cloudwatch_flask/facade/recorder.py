@@ -150,8 +150,8 @@ class Recorder:
             _once.warning(
                 metric_name,
                 "add_metric has reached its limit of %d dimension combinations: new combinations of %s are recorded as "
-                "its overflow series (otel.metric.overflow=true). Remove IDs and other variable parts from dimensions, "
-                "or raise max_metrics.",
+                "that metric's overflow series (otel.metric.overflow=true). Remove IDs and other variable parts from "
+                "dimensions, or raise max_metrics.",
                 self._max_series,
                 metric_name,
             )

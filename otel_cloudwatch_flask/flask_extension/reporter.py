@@ -392,8 +392,8 @@ def get_metrics() -> CloudWatchMetricsReporter:
     reporters = list(_live_reporters)
     if len(reporters) != 1:
         raise ConfigurationError(
-            f"there are {len(reporters)} reporters, and no app context to select one; "
-            "call get_metrics() in a request or inside `with app.app_context()`, after initialize_metrics(app, ...)."
+            f"Outside an app context, get_metrics() requires exactly one reporter, but there are {len(reporters)}. "
+            "Call initialize_metrics(app, ...), then get_metrics() in a request or inside `with app.app_context()`."
         )
     return reporters[0]
 

@@ -139,8 +139,8 @@ def test_values_of_a_dimension_given_to_add_metric(
     (said,) = (message for message in caplog.messages if message.startswith("add_metric has"))
     assert said == (
         f"add_metric has reached its limit of {SERIES_PER_METRIC * MAX_METRICS} dimension combinations: new "
-        "combinations of Orders are recorded as its overflow series (otel.metric.overflow=true). Remove IDs and other "
-        "variable parts from dimensions, or raise max_metrics."
+        "combinations of Orders are recorded as that metric's overflow series (otel.metric.overflow=true). Remove IDs "
+        "and other variable parts from dimensions, or raise max_metrics."
     )
     reporter.shutdown()
 
