@@ -94,7 +94,7 @@ def command(
 
     Prices are for us-east-1, without the free tier. Each metric is assumed to have data in every hour.
 
-    Exit status: 0 on success, 1 if --max or --against fails, 2 if the cost cannot be estimated.
+    Exit status: 0 on success, 1 if a --max or --against check fails, 2 if the cost cannot be estimated.
     """  # noqa: D301 - click takes \b for "do not wrap"
     if (source is None) == (metrics is None):
         raise click.UsageError("Pass either --from FILE or --metrics NUMBER.", context)

@@ -1,4 +1,4 @@
-"""Check whether the server allows the reader's thread to run, and the last flush to complete at shutdown.
+"""Check whether the server allows the reader's thread to run, and the final flush to complete at shutdown.
 
 Servers are detected from configuration files in the working directory, environment variables, and installed or imported
 modules. Configuration files are never executed.
@@ -58,7 +58,7 @@ def _uwsgi_checks(directory: Path, flush: str) -> Iterator[Check]:
             continue
         yield _thread_check(path, options, flush)
         if "die-on-term" in options and "hook-master-start" not in options:
-            finding = f"uWSGI ({path.name}) sets die-on-term: busy workers are killed before their last flush."
+            finding = f"uWSGI ({path.name}) sets die-on-term: busy workers are killed before their final flush."
             yield Check(SECTION, "problem", finding, "Add hook-master-start = unix_signal:15 gracefully_kill_them_all.")
 
 

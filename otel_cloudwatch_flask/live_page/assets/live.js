@@ -117,7 +117,7 @@ function showState({ delivery, settings, datums, remedy }) {
     return state("idle", "Nothing published yet.", "Send a request to the app. Metrics appear here after the next flush.");
   }
   const pending = delivery.datums_pending ? `, ${whole(delivery.datums_pending)} pending` : "";
-  const unseen = datums < delivery.datums_sent ? `The table includes ${whole(datums)} of them. The others were sent before the page was enabled.` : "";
+  const unseen = datums < delivery.datums_sent ? "The table does not include data points sent before the page was enabled." : "";
   return state("good", `${pending ? "Delivered" : "All metrics delivered:"} ${dataPoints(delivery.datums_sent)}${pending}.`, unseen);
 }
 
