@@ -54,8 +54,8 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy("Metrics could not be collected before shutdown", "are lost", "Fix the observable callback"),
         Remedy(
             "Failed to collect metrics",
-            "If an observable callback took too long, counters and histograms lose nothing. Otherwise, measurements "
-            "since the last successful collection may be lost.",
+            "If an observable callback took too long, no counter or histogram data is lost. Otherwise, "
+            "measurements since the last successful collection may be lost.",
             "Fix the cause that the traceback shows",
         ),
     ),

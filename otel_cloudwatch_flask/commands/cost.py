@@ -78,8 +78,8 @@ def command(
     """Estimate the monthly cost of your metrics, and find savings.
 
     Pass the metrics from a preview, a demo or a running app (--from), or only their number (--metrics). CloudWatch
-    bills metrics and, depending on the output, API calls or logs. The estimate assumes that all processes publish the
-    same metrics, which CloudWatch bills only once.
+    charges for metrics and, depending on the output, for API calls or logs. The estimate assumes that all processes
+    publish the same metrics, which CloudWatch bills only once.
 
     \b
         flask --app shop cloudwatch preview --json | flask cloudwatch cost --from - --processes 40

@@ -40,7 +40,7 @@ def _dashboard_name(value: str) -> str:
 def command(context: click.Context, /, name: str | None, form: str, *, as_json: bool, **options: Any) -> None:
     """Generate a CloudWatch dashboard for your app.
 
-    Prints a dashboard body with requests, errors and latency by route, and charts of the other metrics by unit.
+    Prints a dashboard body with charts of requests, errors and latency by route, and of the other metrics by unit.
     With --put, creates or replaces a dashboard in CloudWatch instead. The charts search for metrics by name, so they
     also show routes and other dimension values that appear later.
 

@@ -111,8 +111,8 @@ def checked_client(client: Client | None) -> Client | None:
     if client is None or callable(getattr(client, "put_metric_data", None)):
         return client
     raise ConfigurationError(
-        f"The client {safe_repr(client)} has no put_metric_data method; pass boto3.client('cloudwatch'), or omit it "
-        "and set region_name or AWS_REGION. For a reporter with its own credentials, call "
+        f"The client {safe_repr(client)} has no put_metric_data method; pass boto3.client('cloudwatch'), or omit "
+        "the client and set region_name or AWS_REGION. For a reporter with its own credentials, call "
         "CloudWatchMetricsReporter.new_reporter(app, namespace, aws_region_name, ...).",
         key="client",
         value=client,

@@ -82,10 +82,10 @@ class _Waiter:
 class CloudWatchMetricReader(SelectiveReader):
     """Collects metrics for CloudWatch every ``export_interval_seconds``, and when a flush is requested.
 
-    The reader's thread collects metrics and calls CloudWatch. It does so at once for :meth:`flush`, and at most once
-    every ``flush_min_interval_seconds`` for :meth:`request_flush`. During an outage, the reader collects only at the
-    regular interval, until the datums that are not in a spool fill half of the backlog. After that, deltas accumulate
-    inside the SDK, which reduces the time resolution but loses no counts.
+    The reader's thread collects metrics and calls CloudWatch. It does so immediately for :meth:`flush`, and at most
+    once every ``flush_min_interval_seconds`` for :meth:`request_flush`. During an outage, the reader collects only at
+    the regular interval, until the datums that are not in a spool fill half of the backlog. After that, deltas
+    accumulate inside the SDK, which reduces the time resolution but loses no counts.
 
     The reader flushes at exit, in :meth:`shutdown`, and on SIGTERM if the program does not handle that signal. In a
     forked child, it starts without the parent's measurements. Under uWSGI, it needs the option ``enable-threads``.

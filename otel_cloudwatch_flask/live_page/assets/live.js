@@ -1,4 +1,4 @@
-// The page. It polls the app every two seconds, or less often if the app takes long to respond.
+// The page. It polls the app every two seconds, or less often if the app is slow to respond.
 
 import { sparkline } from "./charts.js";
 import { actions, Detail } from "./detail.js";
