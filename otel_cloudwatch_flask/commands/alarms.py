@@ -55,7 +55,7 @@ def command(
         aws cloudformation deploy --stack-name shop-alarms --template-file alarms.json \\
             --parameter-overrides TopicArn=arn:aws:sns:eu-central-1:111122223333:on-call
 
-    --list requires the permission cloudwatch:ListMetrics.
+    --list requires the cloudwatch:ListMetrics permission.
 
     Exit status: 0 on success, 2 on error.
     """  # noqa: D301 - click takes \b for "do not wrap"

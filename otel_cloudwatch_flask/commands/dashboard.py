@@ -51,7 +51,7 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
         flask cloudwatch dashboard --from seen.json --put Shop
         flask --app shop cloudwatch dashboard --list > body.json
 
-    --list requires the permission cloudwatch:ListMetrics, and --put requires cloudwatch:PutDashboard. Beyond the free
+    --list requires the cloudwatch:ListMetrics permission, and --put requires cloudwatch:PutDashboard. Beyond the free
     tier, a dashboard costs $3 a month.
 
     Exit status: 0 on success, 2 on error.

@@ -32,7 +32,7 @@ def command(
     """Run a demo shop and check that its metrics arrive.
 
     Starts a strict CloudWatch emulator and a small shop on this machine, sends HTTP requests to the shop, and compares
-    the emulator's numbers with those that the shop and its simulated visitors counted. The demo needs neither an AWS
+    the emulator's numbers with those recorded by the shop and its simulated visitors. The demo needs neither an AWS
     account nor network access.
 
     With --serve, prints the URLs of the shop, its live page and the emulator, and keeps all three running until you

@@ -52,7 +52,7 @@ def command(
     Without --send, or if OUTPUT is emf, doctor publishes nothing.
 
     --audit compares what a process recorded, according to its live page, with what CloudWatch has stored. The audit
-    requires the permissions cloudwatch:GetMetricData and cloudwatch:ListMetrics, and costs $0.01 per 1,000 metrics.
+    requires the cloudwatch:GetMetricData and cloudwatch:ListMetrics permissions, and costs $0.01 per 1,000 metrics.
 
     \b
         flask --app shop cloudwatch doctor --audit http://127.0.0.1:5000/_cloudwatch/data.json

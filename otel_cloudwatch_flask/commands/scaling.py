@@ -95,7 +95,7 @@ def command(context: click.Context, /, metric: str, dimensions: Sequence[tuple[s
             --resource service/shop/web --min 2 --max 20 > scaling.json
         aws cloudformation deploy --stack-name shop-scaling --template-file scaling.json
 
-    --list requires the permission cloudwatch:ListMetrics.
+    --list requires the cloudwatch:ListMetrics permission.
 
     Exit status: 0 on success, 2 on error.
     """  # noqa: D301 - click takes \b for "do not wrap"

@@ -88,7 +88,7 @@ class CloudWatchMetricReader(SelectiveReader):
     accumulate inside the SDK, which reduces the time resolution but loses no counts.
 
     The reader flushes at exit, in :meth:`shutdown`, and on SIGTERM if the program does not handle that signal. In a
-    forked child, it starts without the parent's measurements. Under uWSGI, it needs the option ``enable-threads``.
+    forked child, it starts without the parent's measurements. Under uWSGI, it needs the ``enable-threads`` option.
 
     :param exporter: exporter that sends the metrics. Default: an exporter configured from the environment.
     :param export_interval_seconds: interval between periodic flushes, in seconds. Default: 60.
