@@ -26,7 +26,7 @@ _INSERTED: Final = "…"
 SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     "Delivery": (
         Remedy("Cannot send metrics; they are kept", "they are kept and will be retried", _INSERTED),
-        Remedy("Metrics could not be sent (", "they are kept and retried", _INSERTED),
+        Remedy("Metrics could not be sent (", "they are kept and will be retried", _INSERTED),
         Remedy("… is published as …: in EMF", "is published as", "Rename the metric or the dimension."),
         Remedy("… is not used with output='emf'", "is not used", "Remove it."),
         Remedy("Metrics can be sent again;", "sending … pending data point(s)", "Metrics can be sent again"),

@@ -344,7 +344,7 @@ class Sender:
         else:
             self._each_minute.warning(
                 problem.kind,
-                "Metrics could not be sent (%s); they are kept and retried. If this persists, %s The error: %s",
+                "Metrics could not be sent (%s); they are kept and will be retried. If this persists, %s The error: %s",
                 problem.kind.value,
                 _OUTAGE_REMEDIES[problem.kind],
                 problem.message,
