@@ -86,8 +86,8 @@ def command(
         python -m otel_cloudwatch_flask cost --from https://shop.example/_cloudwatch/data.json
         python -m otel_cloudwatch_flask cost --metrics 120 --processes 40 --flush interval
 
-    In CI, --max fails the job if the total exceeds a limit. --against compares the metrics with another document, and
-    fails the job if a metric name or dimension is new, or if a name has more metrics than before:
+    In CI, --max fails the job if the total exceeds a limit. --against compares the metrics with those in another
+    document, and fails the job if a metric name or dimension is new, or if a name has more metrics than before:
 
     \b
         flask cloudwatch cost --from seen.json --against main.json --max 30

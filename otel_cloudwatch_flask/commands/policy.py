@@ -56,8 +56,8 @@ def _checked_namespace(namespace: str) -> str:
 def command(context: click.Context, /, namespaces: tuple[str, ...], source: str | None, **_as_json: bool) -> None:
     """Print an IAM policy that allows your app to publish.
 
-    The policy allows cloudwatch:PutMetricData in the namespaces of the app, or in those that you pass with --namespace
-    or --from. Attach the policy to the server's role:
+    The policy allows cloudwatch:PutMetricData in the app's namespaces, or in those given by --namespace or --from.
+    Attach the policy to the server's role:
 
     \b
         aws iam put-role-policy --role-name shop --policy-name metrics \\

@@ -49,7 +49,7 @@ class RequestResult:
 def command(context: click.Context, paths: tuple[str, ...], file: str | None, times: int, *, as_json: bool) -> None:
     """Preview what your app would send to CloudWatch.
 
-    Makes a GET request to each of PATHS, and the requests in the --requests file, with Flask's test client. If
+    Uses Flask's test client to send a GET request to each of PATHS, and to send the requests in the --requests file. If
     neither is given, makes a request to every GET route that has no variable part. Your views really run: choose paths
     without side effects, or use a test database.
 
