@@ -8,7 +8,7 @@ import copy
 import logging
 import math
 import threading
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader
@@ -107,23 +107,30 @@ class SelectiveReader(MetricReader):
     def select_instruments(self) -> None:
         """Limit the SDK's storage for this reader to what :meth:`kept_attributes` selects."""
         storage = getattr(consumer_of(self), "_reader_storages", {}).get(self)
-        known = getattr(storage, "_instrument_view_instrument_matches", None)
         find = getattr(storage, "_get_or_init_view_instrument_match", None)
-        if storage is None or known is None or find is None:
+        if storage is None or find is None:
             return
+        selected: dict[Any, Sequence[Any]] = {}
+        lock = threading.RLock()
 
         def find_selected(instrument: Any) -> Sequence[Any]:
-            found: Sequence[Any] | None = known.get(instrument)
-            if found is None:
-                kept = self.kept_attributes(instrument, instrument.name)
-                found = () if kept is None else find(instrument)
-                for match in found:
-                    name = getattr(match, "_name", instrument.name)
-                    own = kept if name == instrument.name else self.kept_attributes(instrument, name)
-                    match._view = _keeping(match._view, own)  # noqa: SLF001 - see above
-                    if getattr(match._view, "_aggregation_cardinality_limit", None) is None:  # noqa: SLF001 - see above
-                        match._cardinality_limit = math.inf  # noqa: SLF001 - see above
-            return found
+            found = selected.get(instrument)
+            if found is not None:
+                return found
+            kept = self.kept_attributes(instrument, instrument.name)
+            if kept is None:
+                return ()
+            with lock:  # several threads may record the first measurement of an instrument at the same time
+                if instrument not in selected:
+                    matches = find(instrument)
+                    for match in matches:
+                        name = getattr(match, "_name", instrument.name)
+                        own = kept if name == instrument.name else self.kept_attributes(instrument, name)
+                        match._view = _keeping(match._view, own)  # noqa: SLF001 - see above
+                        if getattr(match._view, "_aggregation_cardinality_limit", None) is None:  # noqa: SLF001 - see above
+                            match._cardinality_limit = math.inf  # noqa: SLF001 - see above
+                    selected[instrument] = matches
+            return selected[instrument]
 
         storage._get_or_init_view_instrument_match = find_selected  # noqa: SLF001 - see above
 
@@ -133,9 +140,9 @@ def _keeping(view: Any, kept: Any) -> Any:
 
     Whatever the view selects, the mark of negative samples is kept: without it, they would count as positive.
     """
-    own = getattr(view, "_attribute_keys", kept)
+    own = getattr(view, "_attribute_keys", None)
     if own is not None:
-        kept = {*own, NEGATIVE_KEY}
+        kept = {*own, NEGATIVE_KEY} if isinstance(own, Iterable) else own
     elif kept is EVERY_ATTRIBUTE:
         return view
     view = copy.copy(view)

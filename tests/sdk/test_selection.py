@@ -1,5 +1,6 @@
 """The SDK stores only the instruments and attributes that a CloudWatch reader publishes."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricRead
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.sdk import internals
 from otel_cloudwatch_flask.testing import FakeCloudWatch
+from tests.support.fakes import in_threads, join_all
 
 RULES = [
     MetricRule(match="Orders", dimensions=["payment"]),
@@ -88,6 +90,23 @@ def test_gauges_keep_every_attribute(program: Program) -> None:
         gauge.set(host, {"http.host": f"{host}.example"})
     assert program.reader.flush()
     assert program.cloudwatch.count("temperature") == 3
+
+
+def test_two_threads_record_the_first_measurement(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that record to a new instrument at the same time both count, with the selected attributes."""
+    both, kept_attributes = threading.Barrier(2, timeout=30), program.reader.kept_attributes
+
+    def wait_for_the_other(instrument: Any, name: str) -> Any:
+        both.wait()
+        return kept_attributes(instrument, name)
+
+    counter = program.provider.get_meter("shop").create_counter("http.requests")
+    monkeypatch.setattr(program.reader, "kept_attributes", wait_for_the_other)
+    join_all(in_threads(*[lambda: counter.add(1, ATTRIBUTES)] * 2))
+    assert program.stored(monkeypatch) == [{name: ATTRIBUTES[name] for name in ("payment", "http.host", NEGATIVE_KEY)}]
+    counter.add(1, ATTRIBUTES)
+    assert program.reader.flush()
+    assert program.cloudwatch.count("http.requests") == 1
 
 
 def test_views_of_the_program_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
