@@ -24,13 +24,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
 from otel_cloudwatch_flask.limits import NUMBERS, is_finite, sendable
-from otel_cloudwatch_flask.mapping.temporality import (
-    CumulativeToDelta,
-    DeltaToCurrent,
-    RunningSum,
-    number_of,
-    typed_attributes,
-)
+from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, RunningSum
 from otel_cloudwatch_flask.model.datum import Statistics
 
 _DETERMINED_SAMPLES: Final = 3
@@ -51,7 +45,14 @@ class GaugeValue:
     value: float
 
 
-PointValue: TypeAlias = SumValue | GaugeValue | Histogram
+@dataclass(frozen=True, slots=True)
+class ChangeValue:
+    """The change of an up-down counter, whose current value is the sum of all changes. Merging values adds them up."""
+
+    value: float
+
+
+PointValue: TypeAlias = SumValue | ChangeValue | GaugeValue | Histogram
 
 
 class InvalidPointError(ValueError):
@@ -63,23 +64,12 @@ class PointReader:
 
     def __init__(self, start_unix_nano: int) -> None:
         self._to_delta = CumulativeToDelta(start_unix_nano)
-        self._to_current = DeltaToCurrent()
-
-    def points(self, key: Hashable, data: sdk.DataT) -> list[Any]:
-        """Return the data points of a metric. Those of an up-down counter have current values, even if it has deltas.
-
-        :param key: scope, name and unit of the metric.
-        """
-        if isinstance(data, sdk.Sum) and not data.is_monotonic and not _is_cumulative(data):
-            return self._to_current.points(key, data.data_points)
-        return [*data.data_points]
 
     def value(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> PointValue | None:
         """Convert one data point, or return ``None`` if there is nothing to publish.
 
         :param key: scope, name and unit of the metric.
-        :param data: the metric's data.
-        :param point: one of the data points that :meth:`points` returned for it.
+        :param data: the metric's data, which contains ``point``.
         :param factor: multiplier that converts the numbers to the published unit and sign.
         :raises InvalidPointError: if the numbers of the data point cannot be published.
         """
@@ -98,12 +88,14 @@ class PointReader:
 
     def _number(
         self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
-    ) -> SumValue | GaugeValue | None:
-        measured = number_of(point.value)
+    ) -> SumValue | ChangeValue | GaugeValue | None:
+        measured = _number_of(point.value)
         if not is_finite(measured):
             raise InvalidPointError(f"the value {measured}")
         if not isinstance(data, sdk.Sum):
             return GaugeValue(_scaled(measured, factor))
+        if _should_become_current(data):
+            return ChangeValue(_scaled(measured, factor))
         value: float | None = measured
         if _should_become_delta(data):
             series_key = _series_key(key, data, point)
@@ -113,8 +105,10 @@ class PointReader:
 
 
 def is_published_unchanged(data: sdk.DataT) -> bool:
-    """Return whether ``data`` is a gauge, or a sum whose values are published without conversion to deltas."""
-    return isinstance(data, sdk.Gauge) or (isinstance(data, sdk.Sum) and not _should_become_delta(data))
+    """Return whether ``data`` is a gauge, or a sum whose values are published without conversion."""
+    if isinstance(data, sdk.Sum):
+        return not (_should_become_delta(data) or _should_become_current(data))
+    return isinstance(data, sdk.Gauge)
 
 
 def is_delta_histogram(data: sdk.DataT) -> bool:
@@ -123,7 +117,9 @@ def is_delta_histogram(data: sdk.DataT) -> bool:
 
 
 def _series_key(key: Hashable, data: sdk.DataT, point: sdk.DataPointT) -> Hashable:
-    return (key, type(data), typed_attributes(point))
+    """Return a key that does not depend on the order of attributes, but distinguishes ``1``, ``True`` and ``"1"``."""
+    attributes = point.attributes or {}
+    return (key, type(data), frozenset((name, repr(value)) for name, value in attributes.items()))
 
 
 def _is_cumulative(data: Any) -> bool:
@@ -132,6 +128,10 @@ def _is_cumulative(data: Any) -> bool:
 
 def _should_become_delta(data: sdk.Sum) -> bool:
     return data.is_monotonic and _is_cumulative(data)
+
+
+def _should_become_current(data: sdk.Sum) -> bool:
+    return not data.is_monotonic and not _is_cumulative(data)
 
 
 def _scaled(value: float, factor: float) -> float:
@@ -143,6 +143,11 @@ def _scaled(value: float, factor: float) -> float:
     if sendable(scaled) is None:
         raise InvalidPointError("a value outside ±2^360")
     return scaled
+
+
+def _number_of(value: Any) -> float:
+    """Return a float or int unchanged, and convert any other type, such as a NumPy number, to a float."""
+    return value if type(value) in NUMBERS else float(value)
 
 
 def distribution_of(point: Any, factor: float, *, as_statistics: bool = False) -> Distribution | Statistics | None:
@@ -196,7 +201,7 @@ def _histogram(point: Any, factor: float) -> Histogram:
 def _extremes_and_sum(point: Any) -> tuple[Extremes, float]:
     minimum, maximum, total = point.min, point.max, point.sum
     if not {type(minimum), type(maximum), type(total)} <= NUMBERS:
-        minimum, maximum, total = (None if each is None else number_of(each) for each in (minimum, maximum, total))
+        minimum, maximum, total = (None if each is None else _number_of(each) for each in (minimum, maximum, total))
     return recorded_extremes(minimum, maximum), total
 
 

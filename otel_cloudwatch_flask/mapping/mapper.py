@@ -15,6 +15,7 @@ from otel_cloudwatch_flask.mapping.data_points import (
     InvalidPointError,
     PointReader,
     PointValue,
+    SumValue,
     checked,
     distribution_of,
     is_delta_histogram,
@@ -57,6 +58,8 @@ class Mapper:
         self._guard = guard
         self._lost = lost
         self._points = PointReader(start_unix_nano)
+        # The current values of up-down counters whose data points are deltas.
+        self._current: dict[Series, float] = {}
         self._cache = SeriesCache(guard, streams.series)
         self._once = RateLimitedLog(_logger)
         self._each_minute = RateLimitedLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
@@ -68,12 +71,15 @@ class Mapper:
         # Find the entries of all data points first: they show which series receive several data points.
         found = []
         for stream in self._streams.of(data):
-            points = self._points.points(stream.identity, stream.data)
+            points = [*stream.data.data_points]
             found.append((stream, points, self._cache.entries(stream, points)))
         for stream, points, entries in found:
             if not self._add_plain_numbers(stream, points, entries):
                 self._add(stream, points, entries)
-        for accumulator in self._accumulators.values():
+        for series, accumulator in self._accumulators.items():
+            if accumulator.change is not None:
+                self._current[series] = self._current.get(series, 0) + accumulator.change
+                accumulator.add(SumValue(self._current[series]), accumulator.unix_seconds)
             datum = accumulator.datum()
             if datum is None:
                 self._lost(1)

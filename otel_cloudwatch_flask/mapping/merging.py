@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from otel_cloudwatch_flask.histograms.buckets import ExponentialHistogram, Histogram
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, combined, distribution
 from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM, sendable
-from otel_cloudwatch_flask.mapping.data_points import GaugeValue, InvalidPointError, PointValue, SumValue, statistics
+from otel_cloudwatch_flask.mapping.data_points import (
+    ChangeValue,
+    GaugeValue,
+    InvalidPointError,
+    PointValue,
+    SumValue,
+    statistics,
+)
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -27,6 +34,7 @@ class Accumulator:
     as_statistics: bool
     unix_seconds: int = 0
     sum: float | None = None
+    change: float | None = None
     gauge_values: list[float] = field(default_factory=list)
     histograms: list[Histogram] = field(default_factory=list)
 
@@ -35,6 +43,8 @@ class Accumulator:
         self.unix_seconds = max(self.unix_seconds, unix_seconds)
         if isinstance(value, SumValue):
             self.sum = value.value if self.sum is None else self.sum + value.value
+        elif isinstance(value, ChangeValue):
+            self.change = value.value if self.change is None else self.change + value.value
         elif isinstance(value, GaugeValue):
             self.gauge_values.append(value.value)
         else:

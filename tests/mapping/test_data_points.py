@@ -1,4 +1,3 @@
-from dataclasses import replace
 from math import inf, nan
 from typing import Any
 
@@ -13,6 +12,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution
 from otel_cloudwatch_flask.mapping.data_points import (
+    ChangeValue,
     GaugeValue,
     InvalidPointError,
     PointReader,
@@ -36,11 +36,6 @@ def number(value: float, attributes: dict[str, Any] | None = None, start: int = 
 def counter(temporality: AggregationTemporality, *, is_monotonic: bool = True) -> sdk.Sum:
     """Return the data of a sum without points."""
     return sdk.Sum([], temporality, is_monotonic)
-
-
-def with_points(data: sdk.Sum | sdk.Gauge, *points: sdk.NumberDataPoint) -> sdk.Sum | sdk.Gauge:
-    """Return the data with these points."""
-    return replace(data, data_points=points)
 
 
 GAUGE = sdk.Gauge([])
@@ -74,16 +69,15 @@ def read(reader: PointReader, data: sdk.DataT, point: sdk.DataPointT, factor: fl
         (counter(DELTA), [5, 3], [SumValue(5), SumValue(3)]),
         (counter(CUMULATIVE), [5, 8, 8, 2], [SumValue(5), SumValue(3), None, SumValue(2)]),
         (counter(CUMULATIVE, is_monotonic=False), [5, 3, 3], [SumValue(5), SumValue(3), SumValue(3)]),
-        (counter(DELTA, is_monotonic=False), [5, -2, 0], [SumValue(5), SumValue(3), SumValue(3)]),
+        (counter(DELTA, is_monotonic=False), [5, -2, 0], [ChangeValue(5), ChangeValue(-2), ChangeValue(0)]),
         (GAUGE, [5, -2, 5], [GaugeValue(5), GaugeValue(-2), GaugeValue(5)]),
     ],
     ids=["delta", "cumulative", "up-down-cumulative", "up-down-delta", "gauge"],
 )
-def test_numbers(data: sdk.Sum | sdk.Gauge, values: list[float], expected: list[object]) -> None:
-    """Counters become deltas, up-down counters become current values, and gauges keep their values."""
+def test_numbers(data: sdk.DataT, values: list[float], expected: list[object]) -> None:
+    """Counters become deltas. Up-down counters become current values or changes, and gauges keep their values."""
     reader = PointReader(START)
-    points = [reader.points("key", with_points(data, number(value))) for value in values]
-    assert [reader.value("key", data, point, 1.0) for (point,) in points] == expected
+    assert [reader.value("key", data, number(value), 1.0) for value in values] == expected
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable
 from math import inf, nan
 from typing import Any
@@ -76,7 +77,7 @@ class TestInstruments:
         assert value_of(program.publish()) == 3
 
     def test_merged_up_down_counter_that_arrives_as_deltas(self) -> None:
-        """A merged metric contains the current value of every series, also of those that did not change."""
+        """The current value of a merged metric contains every series, also those that did not change."""
         rule = MetricRule(dimensions=["k"], rollups=[[]])
         program = Program(temporality={UpDownCounter: DELTA}, rules=[rule])
         counter = program.meter.create_up_down_counter("queue")
@@ -85,8 +86,23 @@ class TestInstruments:
         counter.add(-4, {"k": "a", "user": 7})
         assert values_by_dimensions(program.publish()) == {(): 4, ("1",): 8, ("a",): -4}
         counter.add(-2, {"k": "1"})
-        assert values_by_dimensions(program.publish()) == {(): 2, ("1",): 6, ("a",): -4}
+        assert values_by_dimensions(program.publish()) == {(): 2, ("1",): 6}
         assert program.publish() == []
+
+    @given(st.lists(st.lists(st.tuples(st.sampled_from("xy"), st.sampled_from([1, "1", "a"]), st.integers(-9, 9)))))
+    def test_up_down_counters_that_arrive_as_deltas(self, collections: list[list[tuple[str, int | str, int]]]) -> None:
+        """A metric that several scopes and series share has the sum of all their changes."""
+        program = Program(temporality={UpDownCounter: DELTA}, rules=[MetricRule(dimensions=["k"], rollups=[[]])])
+        counters = {scope: program.provider.get_meter(scope).create_up_down_counter("queue") for scope in "xy"}
+        totals: Counter[tuple[str, ...]] = Counter()
+        for changes in collections:
+            for scope, k, change in changes:
+                counters[scope].add(change, {"k": k})
+                totals[str(k),] += change
+                totals[()] += change
+            published = values_by_dimensions(program.publish())
+            assert published == {key: totals[key] for key in published}
+            assert {(str(k),) for _, k, _ in changes} <= published.keys()
 
     def test_gauge(self) -> None:
         """A gauge publishes the last value that was set."""

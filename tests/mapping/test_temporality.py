@@ -1,14 +1,11 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.metrics.export import NumberDataPoint
 
 from otel_cloudwatch_flask.histograms.buckets import (
     ExponentialHistogram,
 )
-from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, DeltaToCurrent, RunningSum
+from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, RunningSum
 from tests.support.samples import explicit, exponential, samples
 
 EXPORTER_START = 1_000
@@ -131,25 +128,3 @@ class TestHistograms:
         delta = series.delta("key", AFTER, explicit([1, 9, 5, 12], (20,)))
         assert delta is not None
         assert delta.extremes == (None, 12, 1, 12)
-
-
-@given(st.lists(st.lists(st.tuples(st.sampled_from([1, "1", "a"]), st.integers(-100, 100))), max_size=9))
-def test_deltas_become_current_values(collections: list[list[tuple[int | str, int]]]) -> None:
-    """If any series of an up-down counter changes, the collection contains the current value of all of them."""
-    series = DeltaToCurrent()
-    expected: dict[str, int] = {}
-    for time, changes in enumerate(collections, 1):
-        points = series.points("key", [NumberDataPoint({"k": each}, 0, time, change) for each, change in changes])
-        for each, change in changes:
-            expected[repr(each)] = expected.get(repr(each), 0) + change
-        assert {repr((point.attributes or {})["k"]): point.value for point in points} == (expected if changes else {})
-        assert not changes or {point.time_unix_nano for point in points} == {time}
-
-
-def test_an_invalid_change_is_not_added() -> None:
-    """A change that CloudWatch would not accept does not affect the current value."""
-    series = DeltaToCurrent()
-    changes = [NumberDataPoint({}, 0, 1, 5), NumberDataPoint({}, 0, 1, math.nan), NumberDataPoint({}, 0, 1, 10**400)]
-    assert [point.value for point in series.points("key", changes)][2:] == [5]
-    assert len(series.points("key", [NumberDataPoint({}, 0, 2, math.inf)])) == 1
-    assert [point.value for point in series.points("key", [NumberDataPoint({}, 0, 3, 2)])] == [7]
