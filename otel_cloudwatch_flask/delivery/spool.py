@@ -171,7 +171,7 @@ class Spool:
         # received the same number in the meantime.
         with contextlib.suppress(IndexError):
             for _ in range(len(self._owned)):  # not a directory that another thread creates meanwhile
-                yield self._owned.pop()
+                yield self._owned.pop(0)
 
     def _directories_of_others(self) -> list[Path]:
         try:

@@ -1,6 +1,7 @@
 """Compare what a process reports as delivered with what CloudWatch has stored."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -127,7 +128,7 @@ def _sums(
     client: Any, series: Sequence[SeriesSummary], start: float, end: float, statistic: str
 ) -> dict[SeriesSummary, float]:
     """Add up a statistic of each series over all periods from ``start`` to ``end``. No data counts as 0."""
-    period = next(period for age, period in _PERIODS if end - start <= age)
+    period = next(period for age, period in _PERIODS if time.time() - start <= age)
     points = int(end - start) // period + 2
     size = max(1, min(_MAX_QUERIES, _MAX_POINTS // points))
     found = dict.fromkeys(series, 0.0)
