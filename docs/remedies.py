@@ -127,11 +127,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy("… belongs to another user", "its metrics are not sent", "Run all processes that share spool_directory"),
         Remedy("Cannot read the spool directory", "will not be sent until", "Check this process's permission"),
         Remedy(
-            "… is not a batch of metrics",
+            "Cannot read … as a batch of metrics",
             "The metrics in the file are lost. They are counted as `unreadable` only if this process wrote the file.",
-            "Delete it when you no longer need it.",
+            "Delete the file when you no longer need it.",
         ),
-        Remedy("Cannot rename a file that is not a batch", "the next process will read it again", "Delete …."),
+        Remedy("Cannot rename a file that cannot be read", "the next process will try to read it again", "Delete …."),
     ),
     "Errors in callbacks, and bugs": (
         Remedy("CLOUDWATCH_LIVE_PAGE_CHECK raised", "Metrics are not affected.", "Fix the problem"),

@@ -415,8 +415,8 @@ class Settings:
     Format in the environment: comma-separated names.
     """
     entity: Annotated[bool, Key(_boolean, default=False)]
-    """Whether to associate the metrics with the service, so that 'Explore related' in CloudWatch finds them. Not
-    supported if OUTPUT is 'emf'.
+    """Whether to associate the metrics with the service, so that 'Explore related' in CloudWatch finds them. Has no
+    effect if no service name is set (OTEL_SERVICE_NAME), or if OUTPUT is 'emf'.
     """
     self_metrics: Annotated[bool, Key(_boolean, default=False)]
     """Whether the reporter publishes metrics about its own delivery, named otel_cloudwatch_flask.delivery.*."""

@@ -217,8 +217,8 @@ class Spool:
     def _set_aside(self, path: Path, error: Exception) -> None:
         bad = self._directory / (path.name + _BAD_SUFFIX)
         _logger.warning(
-            "%s is not a batch of metrics (%s) and cannot be sent; renaming the file to %s. Delete it when you no "
-            "longer need it.",
+            "Cannot read %s as a batch of metrics (%s), so its metrics are not sent; renaming the file to %s. Delete "
+            "the file when you no longer need it.",
             path.name,
             error,
             bad.name,
@@ -229,7 +229,7 @@ class Spool:
         except OSError:
             _each_minute.warning(
                 "aside",
-                "Cannot rename a file that is not a batch of metrics; the next process will read it again. Delete %s.",
+                "Cannot rename a file that cannot be read; the next process will try to read it again. Delete %s.",
                 path,
             )
 

@@ -503,7 +503,7 @@ def _refuse_open_live_page(app: Flask, settings: Settings) -> None:
         raise ConfigurationError(
             "Outside debug mode, LIVE_PAGE requires an access check. Set "
             'app.config["CLOUDWATCH_LIVE_PAGE_CHECK"] to a function that takes no arguments and returns whether the '
-            "current request may see the page. With flask-login: "
+            "current request may access the page. With flask-login: "
             "lambda: current_user.is_authenticated and current_user.is_admin. With a shared secret: "
             'lambda: hmac.compare_digest(request.headers.get("X-Live-Page-Key", "").encode(), b"..."). '
             "On your own machine, use debug mode instead: flask run --debug, or app.debug = True before init_app.",

@@ -115,7 +115,7 @@ def test_a_file_that_is_not_a_batch_is_set_aside(
     assert spool.read(path) is None
     assert not path.exists()
     assert [file.name for file in tmp_path.glob("*.bad")] == [path.name + ".bad"]
-    assert "is not a batch of metrics" in caplog.text
+    assert "as a batch of metrics" in caplog.text
 
 
 DATUMS_ON_DISK = (

@@ -284,7 +284,7 @@ def test_what_is_no_file_of_a_batch_is_set_aside(spooled: Path, what: str, caplo
     begun = time.monotonic()
     assert taken_over(spooled.parent) == []
     assert time.monotonic() - begun < 2.0
-    assert "is not a batch of metrics" in caplog.text
+    assert "as a batch of metrics" in caplog.text
 
 
 def test_a_batch_of_nonsense_is_set_aside(tmp_path: Path) -> None:

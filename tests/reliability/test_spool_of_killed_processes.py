@@ -128,5 +128,5 @@ def test_a_torn_file(cloudwatch: FailingCloudWatch, tmp_path: Path) -> None:
         assert eventually(lambda: program.do("flush", 30))
         said = program.said()
     assert cloudwatch.published.sum("Orders") == 5
-    assert said.count("is not a batch of metrics") == 2
+    assert said.count("as a batch of metrics") == 2
     assert len(list(spool.glob("*.bad"))) == 2
