@@ -111,7 +111,7 @@ function showState({ delivery, settings, datums, remedy }) {
     return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `Last error: ${error}`, remedy?.steps);
   }
   if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "", [SEND]);
-  if (lost) return state("warn", `Data was lost: ${reasons(delivery.lost)}. Delivered: ${dataPoints(delivery.datums_sent)}.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
+  if (lost) return state("warn", `Data was lost (${reasons(delivery.lost)}). Delivered: ${dataPoints(delivery.datums_sent)}.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
   if (!delivery.datums_sent) {
     if (delivery.datums_pending) return state("idle", `Sending ${dataPoints(delivery.datums_pending)} …`);
     return state("idle", "Nothing published yet.", "Send a request to the app. Metrics appear here after the next flush.");
@@ -123,7 +123,7 @@ function showState({ delivery, settings, datums, remedy }) {
 
 const dataPoints = (count) => (count === 1 ? "1 data point" : `${whole(count)} data points`);
 
-const reasons = (lost) => Object.entries(lost).map(([reason, count]) => `${whole(count)} ${name(reason, 40).replaceAll("_", " ")}`).join(", ");
+const reasons = (lost) => Object.entries(lost).map(([reason, count]) => `${name(reason, 40).replaceAll("_", " ")}: ${whole(count)}`).join(", ");
 
 function state(kind, sentence, remedy = "", steps = []) {
   $("state").dataset.state = kind;
