@@ -362,8 +362,8 @@ class Settings:
     and 'interval' leaves the metrics to the next periodic flush. Default: 'background', or 'sync' on AWS Lambda.
     """
     flush_min_interval_seconds: Annotated[float, Key(_seconds, default=_flush_min_interval)]
-    """Minimum time, in seconds, between two flushes that requests trigger if FLUSH is 'background'. Default: 10, or 1
-    in debug mode or if a rule has storage_resolution=1.
+    """Minimum time, in seconds, between flushes triggered by requests, if FLUSH is 'background'. Default: 10, or 1 in
+    debug mode or if a rule has storage_resolution=1.
     """
     export_interval_seconds: Annotated[
         float,

@@ -46,7 +46,7 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
     "--flush-min-interval",
     _FIELDS[1],
     type=click.FloatRange(0),
-    help="Minimum seconds between flushes that requests trigger (default: the app's setting).",
+    help="Minimum seconds between flushes triggered by requests (default: the app's setting).",
 )
 @click.option(
     "--export-interval",
