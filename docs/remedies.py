@@ -114,7 +114,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy("Metrics are lost: a CloudWatchMetricsReporter without an app", "are lost", "Correct the setting"),
         Remedy(
             "A CloudWatch exporter was added to a meter provider",
-            "Measurements since the reporter's last flush may be missing.",
+            "Measurements of other metrics since the reporter's last flush may be missing.",
             "Add the exporter before the reporter, or remove the exporter.",
         ),
     ),
@@ -131,7 +131,9 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "The metrics in the file are lost. They are counted as `unreadable` only if this process wrote the file.",
             "Delete the file when you no longer need it.",
         ),
-        Remedy("Cannot rename a file that cannot be read", "the next process will try to read it again", "Delete …."),
+        Remedy(
+            "Cannot rename …, which could not be read", "the next process will try to read it again", "Delete the file."
+        ),
     ),
     "Errors in callbacks, and bugs": (
         Remedy("CLOUDWATCH_LIVE_PAGE_CHECK raised", "Metrics are not affected.", "Fix the problem"),

@@ -229,7 +229,8 @@ class Spool:
         except OSError:
             _each_minute.warning(
                 "aside",
-                "Cannot rename a file that cannot be read; the next process will try to read it again. Delete %s.",
+                "Cannot rename %s, which could not be read; the next process will try to read it again. Delete the "
+                "file.",
                 path,
             )
 

@@ -26,8 +26,9 @@ _logger = logging.getLogger(__name__)
 
 PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
     "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter already publishes. "
-    "To avoid double counting, the reporter now publishes only its own metrics from that provider. Measurements since "
-    "the reporter's last flush may be missing. Add the exporter before the reporter, or remove the exporter."
+    "To avoid double counting, the reporter now publishes only its own metrics from that provider. Measurements of "
+    "other metrics since the reporter's last flush may be missing. Add the exporter before the reporter, or "
+    "remove the exporter."
 )
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
