@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib
-import threading
+import time
 from typing import Final, get_args
 
 import click
@@ -74,9 +74,11 @@ def _serve(seconds: float, rate: float, output: Output, *, as_json: bool) -> int
                 "CloudWatch  {} (for AWS_ENDPOINT_URL_CLOUDWATCH; any credentials work)\n"
                 "Sending {:g} requests/s for {:g} minutes. Press Ctrl-C to stop.".format(*urls, rate, seconds / 60)
             )
-        # Ctrl-C raises KeyboardInterrupt inside Event.wait(), and is the normal way to end this command.
+        # Ctrl-C is the normal way to end this command. Python may overlook a signal that arrives just before a wait
+        # begins, so each wait is short.
         with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            while True:
+                time.sleep(1)
         click.echo("Stopped.", err=True)
     return 0
 

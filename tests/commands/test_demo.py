@@ -124,8 +124,8 @@ def test_serve_runs_until_ctrl_c() -> None:
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().removeprefix("Live page").strip()
-        shop = wait_for_child(process)
         try:
+            shop = wait_for_child(process)
             are_there = eventually(
                 lambda: {"Orders", "http.server.duration"} <= published_names(f"{url}/data.json"), within_seconds=60
             )
@@ -164,8 +164,15 @@ def wait_for_child(process: "subprocess.Popen[Any]") -> int:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():
         pytest.skip("needs /proc to look at child processes")
-    assert eventually(lambda: children.read_text().split() or process.poll() is not None)
-    return int(children.read_text().split()[0])
+    found: list[int] = []
+
+    def has_child() -> bool:
+        # Read only once: Linux does not guarantee that a second read finds the same child.
+        found[:] = map(int, children.read_text().split())
+        return bool(found) or process.poll() is not None
+
+    assert eventually(has_child)
+    return found[0]
 
 
 def is_running(pid: int) -> bool:
