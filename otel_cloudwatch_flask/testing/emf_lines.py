@@ -100,11 +100,12 @@ def _numbers(target: Any) -> dict[str, Any]:
         return {"Values": target, "Counts": [1] * len(target)}
     if not isinstance(target, Mapping):
         return {"Value": target}
-    statistics = [target[name] for name in ("Count", "Sum", "Min", "Max")]
+    count, total, minimum, maximum = (target[name] for name in ("Count", "Sum", "Min", "Max"))
     if "Values" not in target:
-        return {"StatisticValues": dict(zip(("SampleCount", "Sum", "Minimum", "Maximum"), statistics, strict=True))}
+        return {"StatisticValues": {"SampleCount": count, "Sum": total, "Minimum": minimum, "Maximum": maximum}}
     values, counts = target["Values"], target["Counts"]
     _require(0 < len(values) <= limits.MAX_VALUES_PER_LINE, "a metric must have 1 to 100 values")
-    expected = [sum(counts), math.fsum(map(mul, values, counts)), min(values), max(values)]
-    _require(all(map(math.isclose, statistics, expected)), "Count, Sum, Min or Max does not match Values and Counts")
+    is_exact = (count, minimum, maximum) == (sum(counts), min(values), max(values))
+    is_sum = math.isclose(total, math.fsum(map(mul, values, counts)))  # sums may be rounded differently
+    _require(is_exact and is_sum, "Count, Sum, Min or Max does not match Values and Counts")
     return {"Values": values, "Counts": counts}

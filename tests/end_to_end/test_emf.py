@@ -257,6 +257,15 @@ TIMED = '{"_aws":{"Timestamp":60000,"CloudWatchMetrics":[%s]},' % DIRECTIVE  # n
             TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[2],"Min":1,"Max":1,"Sum":2,"Count":3}}',
             "Count, Sum, Min or Max does not match",
         ),
+        (
+            TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[3000000000],"Min":1,"Max":1,"Sum":3e9,'
+            '"Count":3000000001}}',
+            "Count, Sum, Min or Max does not match",
+        ),
+        (
+            TIMED + '"Page":"a","Orders":{"Values":[1],"Counts":[2],"Min":0.9999999999,"Max":1,"Sum":2,"Count":2}}',
+            "Count, Sum, Min or Max does not match",
+        ),
         (TIMED.replace("60000", "60000.5") + '"Page":"a","Orders":1}', "not a whole number"),
         (TIMED.replace('{"Name":"Orders"}', "") + '"Page":"a","Orders":1}', "1 to 100 metrics"),
         (TIMED + f'"Page":"a","Orders":1,"x":"{"x" * 262144}"}}', "longer than 256 KB"),
