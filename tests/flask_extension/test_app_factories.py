@@ -71,13 +71,16 @@ def test_two_thousand_apps() -> None:
 
 
 DROPPED_AT_THE_END = """
-import gc, time
+import gc, threading, time
 from flask import Flask
 from opentelemetry.sdk.metrics import MeterProvider
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 
+is_called = threading.Event()
+
 class Slow:
     def put_metric_data(self, **request):
+        is_called.set()
         time.sleep(0.5)
         print(*(datum["MetricName"] for datum in request["MetricData"]), flush=True)
 
@@ -86,7 +89,7 @@ reporter = CloudWatchMetricsReporter(app, "Shop", Slow(), meter_provider=provide
 reporter.add_metric("Orders", 1)
 del app, reporter
 gc.collect()
-time.sleep(0.1)
+assert is_called.wait(30)
 """
 
 
