@@ -70,8 +70,14 @@ def monthly_cost(*, metrics: int, requests_per_second: float = 0.0, log_bytes_pe
     """
     requests = requests_per_second * SECONDS_PER_MONTH
     log_gigabytes = log_bytes_per_second * SECONDS_PER_MONTH / 1e9
-    dollars = metrics_dollars(metrics), requests_dollars(requests)
-    return MonthlyCost(metrics, requests, *dollars, log_gigabytes, log_gigabytes * DOLLARS_PER_LOG_GIGABYTE)
+    return MonthlyCost(
+        metrics=metrics,
+        requests=requests,
+        metrics_dollars=metrics_dollars(metrics),
+        requests_dollars=requests * DOLLARS_PER_REQUEST,
+        log_gigabytes=log_gigabytes,
+        logs_dollars=log_gigabytes * DOLLARS_PER_LOG_GIGABYTE,
+    )
 
 
 def metrics_dollars(metrics: int) -> float:
@@ -87,8 +93,3 @@ def metrics_dollars(metrics: int) -> float:
         dollars += in_tier * price
         billed += in_tier
     return dollars
-
-
-def requests_dollars(requests: float) -> float:
-    """Return the cost of ``requests`` PutMetricData requests."""
-    return requests * DOLLARS_PER_REQUEST
