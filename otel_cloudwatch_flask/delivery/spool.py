@@ -80,10 +80,7 @@ class Spool:
         # Names sort by age, which lets an adopting process send the oldest batches first.
         name = f"{time.time_ns():020d}-{next(self._numbers):06d}{_BATCH_SUFFIX}"
         try:
-            try:
-                path = self._written(name, content)
-            except FileNotFoundError:  # another thread has just closed this spool, and deleted the directory
-                path = self._written(name, content)
+            path = self._written(name, content)
         except OSError as error:
             _each_minute.warning(
                 "write",
@@ -200,7 +197,11 @@ class Spool:
 
     def _written(self, name: str, content: bytes) -> Path:
         path = self._own_directory() / name
-        _write_privately(path, content)
+        try:
+            _write_privately(path, content)
+        except FileNotFoundError:  # another thread has just closed this spool, and deleted the directory
+            path = self._own_directory() / name
+            _write_privately(path, content)
         return path
 
     def _own_directory(self) -> Path:
@@ -247,12 +248,11 @@ def _remove_without_batches(directory: Path) -> None:
     The exporter that the directory belonged to may be writing a batch in another thread, which must not be deleted.
     """
     with contextlib.suppress(OSError):
-        if _batch_files(directory):
-            return
-        for file in directory.iterdir():
-            if file.suffix != _BATCH_SUFFIX:
+        files = [*directory.iterdir()]
+        if all(file.suffix != _BATCH_SUFFIX for file in files):
+            for file in files:
                 file.unlink()
-        directory.rmdir()
+            directory.rmdir()  # fails if a batch has been written since
 
 
 def check_directory(directory: Path) -> None:
