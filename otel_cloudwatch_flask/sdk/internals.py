@@ -111,7 +111,7 @@ class SelectiveReader(MetricReader):
         if storage is None or find is None:
             return
         selected: dict[Any, Sequence[Any]] = {}
-        lock = threading.RLock()
+        lock = threading.RLock()  # reentrant, because a signal handler may record a measurement
 
         def find_selected(instrument: Any) -> Sequence[Any]:
             found = selected.get(instrument)
@@ -125,14 +125,18 @@ class SelectiveReader(MetricReader):
                     matches = find(instrument)
                     for match in matches:
                         name = getattr(match, "_name", instrument.name)
-                        own = kept if name == instrument.name else self.kept_attributes(instrument, name)
-                        match._view = _keeping(match._view, own)  # noqa: SLF001 - see above
-                        if getattr(match._view, "_aggregation_cardinality_limit", None) is None:  # noqa: SLF001 - see above
-                            match._cardinality_limit = math.inf  # noqa: SLF001 - see above
+                        _limit(match, kept if name == instrument.name else self.kept_attributes(instrument, name))
                     selected[instrument] = matches
             return selected[instrument]
 
         storage._get_or_init_view_instrument_match = find_selected  # noqa: SLF001 - see above
+
+
+def _limit(match: Any, kept: Any) -> None:
+    """Limit the storage of an instrument to the ``kept`` attributes, but not the number of attribute sets."""
+    match._view = _keeping(match._view, kept)  # noqa: SLF001 - see above
+    if getattr(match._view, "_aggregation_cardinality_limit", None) is None:  # noqa: SLF001 - see above
+        match._cardinality_limit = math.inf  # noqa: SLF001 - see above
 
 
 def _keeping(view: Any, kept: Any) -> Any:
