@@ -96,12 +96,11 @@ class PointReader:
             return GaugeValue(_scaled(measured, factor))
         if _should_become_current(data):
             return ChangeValue(_scaled(measured, factor))
-        value: float | None = measured
-        if _should_become_delta(data):
-            series_key = _series_key(key, data, point)
-            delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, RunningSum(measured))
-            value = None if delta is None else delta.value
-        return None if value is None else SumValue(_scaled(value, factor))
+        if not _should_become_delta(data):
+            return SumValue(_scaled(measured, factor))
+        series_key = _series_key(key, data, point)
+        delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, RunningSum(measured))
+        return None if delta is None else SumValue(_scaled(delta.value, factor))
 
 
 def is_published_unchanged(data: sdk.DataT) -> bool:
