@@ -58,9 +58,11 @@ width.
 """
 
 _PRECISE_RATIO: Final = 1e4
-"""How many times the recorded sum a reference may be before their difference contains too few digits of the sum.
+"""How many times the recorded sum a bucket's weight (its reference times its samples) may be. The difference between
+larger weights and the sum contains too few digits of the sum.
 
-Only buckets that span many powers of two, as those of a coarse exponential histogram, have larger references.
+Weights are larger if buckets span many powers of two, as those of a coarse exponential histogram do, or if negative and
+positive samples nearly cancel out.
 """
 
 _FARTHEST_EDGE: Final = 2.0**370
