@@ -98,8 +98,8 @@ def _parts(datum: Datum) -> Sequence[Datum]:
     content = datum.content
     if not isinstance(content, Distribution) or len(content.values) <= _MOST_VALUES:
         return (datum,)
-    halves = (slice(_MOST_VALUES), slice(_MOST_VALUES, None))
-    return [datum._replace(content=Distribution(content.values[half], content.counts[half])) for half in halves]
+    slices = (slice(_MOST_VALUES), slice(_MOST_VALUES, None))
+    return [datum._replace(content=Distribution(content.values[each], content.counts[each])) for each in slices]
 
 
 @lru_cache(maxsize=20_000)
