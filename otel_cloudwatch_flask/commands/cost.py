@@ -124,7 +124,7 @@ def _estimated(
     every = billed(document.series)
     number = len(every) if metrics is None else metrics
     flush_bytes = emf_bytes(document.series) if source else number * EMF_BYTES_PER_METRIC
-    rates = flush_rates(fleet, document.requests_per_second).items()
+    rates = _flush_rates(fleet, document.requests_per_second).items()
     costs = {
         "api": {policy: monthly_cost(metrics=number, requests_per_second=rate) for policy, rate in rates},
         "emf": {
@@ -148,7 +148,7 @@ def _over_max(context: click.Context, result: "_Result", most: float | None) -> 
         yield f"${cost.dollars:,.2f} a month exceeds --max {most:g}." + largest_share(result.metrics)
 
 
-def flush_rates(fleet: Fleet, observed: float | None) -> dict[str, float]:
+def _flush_rates(fleet: Fleet, observed: float | None) -> dict[str, float]:
     """Map each flush policy to the number of flushes per second, except policies whose number is unknown.
 
     ``observed`` is the measured rate of one process, or ``None`` if no rate was measured. If it is given, the result
