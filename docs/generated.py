@@ -23,7 +23,12 @@ from otel_cloudwatch_flask import (  # noqa: E402
     limits,
     pricing,
 )
-from otel_cloudwatch_flask.config import DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, KEYS, Key  # noqa: E402
+from otel_cloudwatch_flask.config import (  # noqa: E402
+    DEFAULT_EXPORT_INTERVAL_SECONDS,
+    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+    KEYS,
+    Key,
+)
 
 _PART: Final = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
@@ -129,7 +134,8 @@ def requests_by_processes() -> str:
     """Return the monthly cost of delivery by busy processes, by their number, flush policy and output."""
     rows = []
     for processes in PROCESSES:
-        rates = [processes / seconds for seconds in (DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, 60)]
+        intervals = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, DEFAULT_EXPORT_INTERVAL_SECONDS
+        rates = [processes / seconds for seconds in intervals]
         costs = [
             *(pricing.monthly_cost(metrics=0, requests_per_second=rate) for rate in rates),
             *(pricing.monthly_cost(metrics=0, log_bytes_per_second=rate * LINES_BYTES) for rate in rates),
@@ -154,9 +160,9 @@ def delivery_by_output() -> str:
     sizes = (
         ("1,000,000 Lambda invocations, 3 metrics in each", 1e6 / month, 3),
         ("1 busy process, 50 metrics", 1 / DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, 50),
-        ('the same with `flush="interval"`', 1 / 60, 50),
+        ('the same with `flush="interval"`', 1 / DEFAULT_EXPORT_INTERVAL_SECONDS, 50),
         ("40 busy processes, 200 metrics in each", 40 / DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, 200),
-        ('the same with `flush="interval"`', 40 / 60, 200),
+        ('the same with `flush="interval"`', 40 / DEFAULT_EXPORT_INTERVAL_SECONDS, 200),
     )
     rows = []
     for size, flushes, metrics in sizes:

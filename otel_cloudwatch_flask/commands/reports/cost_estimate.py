@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
-from otel_cloudwatch_flask.config import DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, FlushPolicy
+from otel_cloudwatch_flask.config import (
+    DEFAULT_EXPORT_INTERVAL_SECONDS,
+    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+    FlushPolicy,
+)
 from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
@@ -29,7 +33,7 @@ class Fleet:
     processes: int = 1
     requests_per_second: float | None = None
     flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS
-    export_interval_seconds: float = 60.0
+    export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
         """Return the total rate of calls to CloudWatch, or ``None`` if it depends on an unknown request rate.
