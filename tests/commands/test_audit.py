@@ -1,6 +1,7 @@
 """``doctor --audit`` compares the live page of an app with a local CloudWatch that has stored its metrics."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,11 @@ def test_a_failing_call_and_a_document_without_undelivered_samples(data: Path, c
     (check,) = audited(json.loads(data.read_text("utf-8")), client, data)
     assert check.status == "problem"
     assert check.finding.startswith("Cannot read metrics from CloudWatch: ")
-    for document in ({"series": [], "started": "now"}, {"series": [], "started": 1.0}):
+    for document in (
+        {"series": [], "started": "now"},
+        {"series": [], "started": 1.0},
+        {"series": [], "started": math.nan, "now": 1.0},
+        {"series": [], "started": 1.0, "now": 10**400},
+    ):
         with pytest.raises(CommandError, match=r"Pass a live page's data\.json, as a file"):
             Recorded.read(saved(document, data))

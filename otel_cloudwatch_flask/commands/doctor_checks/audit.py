@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, read_json
+from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, finite, read_json
 from otel_cloudwatch_flask.limits import QUOTA_REQUESTS_PER_SECOND
 from otel_cloudwatch_flask.terminal import counted, listed
 
@@ -50,9 +50,9 @@ class Recorded:
         summaries = document_from(document).series
         try:
             pairs = zip(summaries, document["series"], strict=True)
-            series = {each: (each.samples, float(raw["undelivered"])) for each, raw in pairs}
-            return cls(float(document["started"]), float(document["now"]), series)
-        except (LookupError, TypeError) as error:
+            series = {each: (each.samples, finite(raw["undelivered"])) for each, raw in pairs}
+            return cls(finite(document["started"]), finite(document["now"]), series)
+        except (LookupError, TypeError, OverflowError) as error:
             raise ValueError("it is not the data.json of a live page") from error
 
 

@@ -121,16 +121,17 @@ def _series_from(value: Any) -> SeriesSummary:
             name=str(value["metric_name"]),
             dimensions=tuple(sorted((str(name), str(text)) for name, text in value["dimensions"].items())),
             unit=str(value.get("unit", "None")),
-            samples=_finite(value.get("samples", 0.0)),
+            samples=finite(value.get("samples", 0.0)),
             flushes=len(value.get("flushes", ())),
-            p99=None if p99 is None else _finite(p99),
+            p99=None if p99 is None else finite(p99),
             last_datum=last_datum and datum_of(last_datum),
         )
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"it contains an invalid series: {json.dumps(value)[:100]}") from error
 
 
-def _finite(value: Any) -> float:
+def finite(value: Any) -> float:
+    """Convert a value to a float. Raises ``ValueError`` if it is NaN or infinite, which Python accepts in JSON."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{number} is not a finite number")
@@ -144,6 +145,6 @@ def _rate(value: Mapping[str, Any]) -> float | None:
     """
     try:
         rate = value["requests_per_second"] if "requests_per_second" in value else value["requests"] / value["seconds"]
-        return float(rate) if math.isfinite(rate) else None
-    except (KeyError, TypeError, ArithmeticError):
+        return finite(rate)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
