@@ -15,13 +15,14 @@ from otel_cloudwatch_flask.terminal import counted, listed
 
 SECTION: Final = "Audit"
 _MINUTE: Final = 60
-_DAY: Final = 24 * 3600
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
 _MAX_QUERIES: Final = 500
 _MAX_POINTS: Final = 100_800
-_PERIODS: Final = ((14 * _DAY, _MINUTE), (62 * _DAY, 5 * _MINUTE), (math.inf, 60 * _MINUTE))
-"""The highest age of data that is queried with each period. CloudWatch keeps the data by the minute for 15 days, and
-the data of five minutes for 63 days.
+_PERIODS: Final = ((14 * _DAY, _MINUTE), (62 * _DAY, 5 * _MINUTE), (math.inf, _HOUR))
+"""The highest age of data that is queried with each period. CloudWatch keeps one-minute data for 15 days, and
+five-minute data for 63 days.
 """
 _USAGE: Final = (("Class", "None"), ("Resource", "PutMetricData"), ("Service", "CloudWatch"), ("Type", "API"))
 """Dimensions of the metric that counts calls:
@@ -112,9 +113,8 @@ def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Chec
 
 def _quota(client: Any, now: float) -> Check:
     usage = SeriesSummary("AWS/Usage", "CallCount", _USAGE)
-    hour = 60 * _MINUTE
-    calls = _sums(client, [usage], now - hour, now, "Sum")[usage]
-    share = calls / hour / QUOTA_REQUESTS_PER_SECOND
+    calls = _sums(client, [usage], now - _HOUR, now, "Sum")[usage]
+    share = calls / _HOUR / QUOTA_REQUESTS_PER_SECOND
     return Check(
         SECTION,
         "ok" if calls else "unknown",
