@@ -1,7 +1,7 @@
 """What each log message means for the data, and what to do.
 
-A message is identified by its beginning, with ``…`` for inserted values. An explanation that repeats a part of the
-message says which part explains it. The page contains only the other explanations.
+A message is identified by its beginning, with ``…`` for inserted values. Where the message itself contains an
+explanation, the entry quotes that part of the message, and the page does not repeat it.
 ``tests/documentation/test_messages.py`` requires exactly one entry for every log message.
 """
 

@@ -23,6 +23,15 @@ def test_every_log_message_has_one_remedy(said: Message) -> None:
     assert found[0].remedy
 
 
+@pytest.mark.parametrize("said", logged(), ids=lambda said: f"{said.module}-{said.text[:30]}")
+def test_the_page_has_whole_sentences(said: Message) -> None:
+    """An explanation that is not quoted from the message is a sentence of its own on the page."""
+    (remedy,) = (each for each in REMEDIES if said.text.startswith(each.beginning))
+    for explanation in (remedy.data, remedy.remedy):
+        is_sentence = explanation.endswith(".") and not explanation[0].islower()
+        assert is_sentence or explanation.rstrip(".").lower() in said.text.lower(), explanation
+
+
 def test_no_remedy_without_a_message() -> None:
     """Each remedy belongs to a message, and none is listed twice."""
     texts = [each.text for each in logged()]
