@@ -169,7 +169,6 @@ def test_a_shutdown_in_the_middle_of_a_flush() -> None:
     assert len(interrupted) > 30
 
 
-@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="this system has no signals")
 def test_a_signal_in_the_middle_of_a_call() -> None:
     """A signal handler that shuts down in the middle of a call returns early, and the batch is counted."""
     client = Signalling()
