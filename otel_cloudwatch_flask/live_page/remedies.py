@@ -63,8 +63,8 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.UNKNOWN: Remedy("The last call to CloudWatch failed.", (Step("Find the cause:", _DOCTOR),)),
 }
 
-# Keyed by the error's class or code, which the message contains. Errors of one kind may need different remedies.
-_BY_MESSAGE: Final[Mapping[str, Remedy]] = {
+# Keyed by a part of the error's class or code. Errors of one kind may need different remedies.
+_BY_ERROR: Final[Mapping[str, Remedy]] = {
     "NoRegionError": Remedy("No AWS Region is configured.", (_REGION,)),
     "ProfileNotFound": Remedy("The AWS profile does not exist.", (_PROFILE,)),
     "NoCredentialsError": Remedy("No AWS credentials are configured.", (_SIGN_IN,)),
@@ -82,6 +82,8 @@ def remedy_document(failure: Failure | None, *, is_debug: bool) -> dict[str, Any
     """
     if failure is None:
         return None
-    found = next((each for part, each in _BY_MESSAGE.items() if part in failure.message), _REMEDIES[failure.kind])
+    # The class or code comes first. The text after it may contain other names, such as the role AWSReservedSSO_Dev.
+    error = failure.message.partition(": ")[0]
+    found = next((each for part, each in _BY_ERROR.items() if part in error), _REMEDIES[failure.kind])
     offered = (_DRY_RUN,) if is_debug and failure.kind in _NEED_AN_ACCOUNT else ()
     return asdict(Remedy(found.problem, (*found.steps, *offered)))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import NoCredentialsError, NoRegionError, UnauthorizedSSOTokenError
 from flask import Flask, request
 from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.test import TestResponse
@@ -26,7 +26,7 @@ from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.page_data import cost, delivery, rate_per_second, trend
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH
 from otel_cloudwatch_flask.sdk.reader import readers_on
-from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
+from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import ScriptedClient, eventually
 
 PATH = "/_cloudwatch"
@@ -385,11 +385,6 @@ class Failing:
             raise self.error
 
 
-def client_error(code: str) -> ClientError:
-    """Return an error as boto3 raises it for an error response."""
-    return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutMetricData")
-
-
 def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
     """Pending metrics have the same figures as delivered ones, and a number of undelivered samples."""
     client = Failing(ConnectionError("no route to host"))
@@ -423,7 +418,13 @@ def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
             "The AWS credentials lack the permission to publish metrics.",
             "cloudwatch:PutMetricData",
         ),
+        (
+            client_error("AccessDenied", "User: arn:aws:sts::111122223333:assumed-role/AWSReservedSSO_Dev/me is not"),
+            "The AWS credentials lack the permission to publish metrics.",
+            "cloudwatch:PutMetricData",
+        ),
         (client_error("ExpiredToken"), "The AWS credentials have expired.", "aws sso login"),
+        (UnauthorizedSSOTokenError(), "The AWS SSO credentials are missing or have expired.", "aws sso login"),
         (client_error("RequestExpired"), "The AWS credentials do not work.", "flask cloudwatch doctor"),
         (client_error("Throttling"), "CloudWatch throttles the calls.", 'app.config["CLOUDWATCH_FLUSH"]'),
     ],
