@@ -42,6 +42,10 @@ ORDERS = series_of("Orders", "Count", Payment="card")
 THREE = samples((1.0, 1.0, 4.0))
 FOUND: Figures = {"samples": 3, "sum": 6, "min": 1, "max": 4, "p50": 1, "p90": 4, "p99": 4}
 
+looks_at_children = pytest.mark.skipif(
+    not Path("/proc/thread-self/children").exists(), reason="needs /proc to look at child processes"
+)
+
 
 def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
     """Return an outcome in which only the comparisons can be a problem."""
@@ -91,6 +95,7 @@ def test_all_numbers_match(opt_in: str, output: str) -> None:
     assert result["dollars_per_month"]["interval"]["dollars"] < result["dollars_per_month"]["background"]["dollars"]
 
 
+@looks_at_children
 def test_ctrl_c_while_the_shop_starts() -> None:
     """The exit status is 130, one word is printed, and no process remains."""
     with subprocess.Popen([*DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -101,6 +106,7 @@ def test_ctrl_c_while_the_shop_starts() -> None:
     assert eventually(lambda: not is_running(shop))  # The command may notice the closed pipe only after it has started.
 
 
+@looks_at_children
 def test_ctrl_c_during_the_traffic() -> None:
     """On a terminal that shows the progress bar, the exit status and the output are the same."""
     screen, terminal = os.openpty()
@@ -117,6 +123,7 @@ def test_ctrl_c_during_the_traffic() -> None:
     assert not is_running(shop)
 
 
+@looks_at_children
 def test_serve_runs_until_ctrl_c() -> None:
     """Traffic is sent, the live page shows the published metrics, and no process remains after Ctrl-C."""
     with subprocess.Popen(
@@ -151,6 +158,7 @@ def read_until(screen: int, text: bytes) -> bytes:
     return shown
 
 
+@looks_at_children
 def test_a_killed_demo_leaves_no_process() -> None:
     """If the demo is killed, the shop stops, because its standard input is closed."""
     with subprocess.Popen([*DEMO, "--seconds", "600"]) as process:
@@ -162,8 +170,6 @@ def test_a_killed_demo_leaves_no_process() -> None:
 def wait_for_child(process: "subprocess.Popen[Any]") -> int:
     """Wait for a child process and return its ID."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        pytest.skip("needs /proc to look at child processes")
     found: list[int] = []
 
     def has_child() -> bool:
