@@ -12,16 +12,17 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS
 from otel_cloudwatch_flask.demo.comparison import Comparison
 from otel_cloudwatch_flask.demo.comparison_table import ASCII, UNICODE, ComparisonTable, Signs
-from otel_cloudwatch_flask.demo.run import INTERVAL_SECONDS, Outcome
+from otel_cloudwatch_flask.demo.run import Outcome
 from otel_cloudwatch_flask.demo.running_shop import RunningShop
 from otel_cloudwatch_flask.pricing import PRICES_URL
 from otel_cloudwatch_flask.terminal import counted
 
 _POLICIES: Final = {
     "background": 'flush="background" (this demo)',
-    "interval": f'flush="interval", {INTERVAL_SECONDS:.0f} s',
+    "interval": f'flush="interval", {DEFAULT_EXPORT_INTERVAL_SECONDS:.0f} s',
 }
 _PROBLEMS_SHOWN: Final = 20
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.config import DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Output
+from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Output
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.demo.comparison import Comparison, compare
 from otel_cloudwatch_flask.demo.expectations import expected_series
@@ -18,9 +18,6 @@ from otel_cloudwatch_flask.terminal import counted
 from otel_cloudwatch_flask.testing.local.application import Traffic
 
 NAMESPACE: Final = "Shop"
-INTERVAL_SECONDS: Final = 60.0
-"""The default time between flushes with the policy ``interval``."""
-
 _TICK_SECONDS: Final = 0.1
 
 
@@ -70,7 +67,7 @@ class Outcome:
     @property
     def costs(self) -> dict[str, MonthlyCost]:
         """The monthly cost with each of two flush policies: ``background``, which the demo uses, and ``interval``."""
-        rates = {"background": self.api_requests_per_second, "interval": 1 / INTERVAL_SECONDS}
+        rates = {"background": self.api_requests_per_second, "interval": 1 / DEFAULT_EXPORT_INTERVAL_SECONDS}
         return {policy: self._cost(rate) for policy, rate in rates.items()}
 
     def _cost(self, flushes_per_second: float) -> MonthlyCost:
