@@ -63,13 +63,15 @@ _REMEDIES: Final[Mapping[Kind, Remedy]] = {
     Kind.UNKNOWN: Remedy("The last call to CloudWatch failed.", (Step("Find the cause:", _DOCTOR),)),
 }
 
+_SSO: Final = Remedy("The AWS SSO credentials are missing or have expired.", (_RENEW,))
 # Keyed by a part of the error's class or code. Errors of one kind may need different remedies.
 _BY_ERROR: Final[Mapping[str, Remedy]] = {
     "NoRegionError": Remedy("No AWS Region is configured.", (_REGION,)),
     "ProfileNotFound": Remedy("The AWS profile does not exist.", (_PROFILE,)),
     "NoCredentialsError": Remedy("No AWS credentials are configured.", (_SIGN_IN,)),
     "ExpiredToken": Remedy("The AWS credentials have expired.", (_RENEW,)),
-    "SSO": Remedy("The AWS SSO credentials are missing or have expired.", (_RENEW,)),
+    "SSO": _SSO,
+    "TokenRetrievalError": _SSO,  # if the profile has an sso-session
     "AccessDenied": Remedy("The AWS credentials lack the permission to publish metrics.", (_PERMISSION,)),
 }
 _NEED_AN_ACCOUNT: Final = (Kind.CONFIGURATION, Kind.CREDENTIALS)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import NoCredentialsError, NoRegionError, UnauthorizedSSOTokenError
+from botocore.exceptions import NoCredentialsError, NoRegionError, TokenRetrievalError, UnauthorizedSSOTokenError
 from flask import Flask, request
 from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.test import TestResponse
@@ -425,6 +425,11 @@ def test_what_is_not_delivered_is_shown(make_app: MakeApp) -> None:
         ),
         (client_error("ExpiredToken"), "The AWS credentials have expired.", "aws sso login"),
         (UnauthorizedSSOTokenError(), "The AWS SSO credentials are missing or have expired.", "aws sso login"),
+        (
+            TokenRetrievalError(provider="sso", error_msg="Token has expired and refresh failed"),
+            "The AWS SSO credentials are missing or have expired.",
+            "aws sso login",
+        ),
         (client_error("RequestExpired"), "The AWS credentials do not work.", "flask cloudwatch doctor"),
         (client_error("Throttling"), "CloudWatch throttles the calls.", 'app.config["CLOUDWATCH_FLUSH"]'),
     ],
