@@ -181,7 +181,7 @@ def test_the_document_of_a_running_shop(monkeypatch: pytest.MonkeyPatch) -> None
         yield SimpleNamespace(live_page_url="http://127.0.0.1:1/_", process=process, cloudwatch=cloudwatch)
 
     monkeypatch.setattr(running_shop, "running_shop", shop)
-    monkeypatch.setattr("otel_cloudwatch_flask.commands.demo.threading", SimpleNamespace(Event=_Interrupted))
+    monkeypatch.setattr("otel_cloudwatch_flask.commands.demo.time", SimpleNamespace(sleep=_interrupt))
     result = invoked("demo", "--serve")
     assert (result.exit_code, result.stderr) == (0, "Stopped.\n")
     assert json.loads(result.stdout) == {
@@ -191,8 +191,6 @@ def test_the_document_of_a_running_shop(monkeypatch: pytest.MonkeyPatch) -> None
     }
 
 
-class _Interrupted:
-    """An event whose ``wait`` is interrupted by Ctrl-C."""
-
-    def wait(self) -> None:
-        raise KeyboardInterrupt
+def _interrupt(_seconds: float) -> None:
+    """Raise what Ctrl-C raises."""
+    raise KeyboardInterrupt
