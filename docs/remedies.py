@@ -67,7 +67,6 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "Lost a data point",
             "[Data points that cannot be sent](#data-points-that-cannot-be-sent) lists the possible causes.",
         ),
-        Remedy("Lost a data point of …: it could not be read", "Lost a data point", _REPORT),
         Remedy("Lost a data point of …: it could not be converted", "Lost a data point", _REPORT),
         Remedy(
             "CloudWatch has no equivalent of the unit",

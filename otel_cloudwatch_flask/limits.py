@@ -57,24 +57,23 @@ _EXACT: Final = 10**15
 """Every int whose magnitude is below this limit can be represented exactly as a float."""
 
 
-def sendable(value: float) -> float | None:
-    """Return ``value`` as a float that CloudWatch accepts, or ``None`` if there is no such float.
+class InvalidPointError(ValueError):
+    """Raised if CloudWatch does not accept the numbers of a data point, or if they contradict each other."""
 
-    NaN, infinity and magnitudes above 2^360 cannot be sent. Nonzero magnitudes below 2^-360, which CloudWatch refuses,
-    become 0, as does negative zero.
 
-    >>> sendable(float("nan")) is None
-    True
+def sendable(value: float) -> float:
+    """Return ``value`` as a float that CloudWatch accepts.
+
+    Nonzero magnitudes below 2^-360, which CloudWatch refuses, become 0, as does negative zero.
+
+    :raises InvalidPointError: if there is no such float, as for NaN, infinity and magnitudes above 2^360.
+
     >>> sendable(1e-200)
     0.0
     """
-    try:
-        number = float(value)
-    except OverflowError:  # An int can exceed the largest float.
-        return None
-    if not abs(number) <= MAX_MAGNITUDE:  # Not `>`: NaN fails every comparison.
-        return None
-    return number if abs(number) >= MIN_MAGNITUDE else 0.0
+    if not abs(value) <= MAX_MAGNITUDE:  # Not `>`: NaN fails every comparison.
+        raise InvalidPointError("a value outside ±2^360")
+    return float(value) if abs(value) >= MIN_MAGNITUDE else 0.0
 
 
 def is_finite(value: float) -> bool:

@@ -216,23 +216,16 @@ def _decoded(members: dict[str, Any]) -> Datum:
     series = Series(str(members["MetricName"]), dimensions, str(members["Unit"]), resolution)
     content: float | Distribution | Statistics
     if "Values" in members:
-        content = Distribution([*map(_number, members["Values"])], [*map(int, members["Counts"])])
+        content = Distribution([*map(sendable, members["Values"])], [*map(int, members["Counts"])])
         if not 0 < len(content.values) == len(content.counts):
             raise ValueError("its values and counts differ in length or are empty")
     elif "StatisticValues" in members:
         statistics = members["StatisticValues"]
-        numbers = (_number(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
+        numbers = (sendable(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
         content = Statistics(int(statistics["SampleCount"]), *numbers)
     else:
-        content = _number(members["Value"])
+        content = sendable(members["Value"])
     return Datum(series, int(members["Timestamp"]), content)
-
-
-def _number(value: float) -> float:
-    number = sendable(value)
-    if number is None:
-        raise ValueError(f"{value} is outside the range that CloudWatch accepts")
-    return number
 
 
 def _plain_size(text: str) -> int:

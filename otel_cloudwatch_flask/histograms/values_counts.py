@@ -29,7 +29,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
     bucket_between,
 )
 from otel_cloudwatch_flask.histograms.interpolation import refined
-from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_VALUES_PER_DATUM, MIN_MAGNITUDE, sendable
+from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_VALUES_PER_DATUM, MIN_MAGNITUDE, InvalidPointError, sendable
 
 MAX_BUCKETS: Final = MAX_VALUES_PER_DATUM - 2
 """Number of non-empty buckets that fit into one datum in addition to the minimum and the maximum."""
@@ -95,8 +95,11 @@ class Distribution(NamedTuple):
         return math.fsum(map(mul, self.values, self.counts))
 
 
-def distribution(histogram: Histogram) -> Distribution | None:
-    """Convert a non-empty histogram to values and counts, or return ``None`` if CloudWatch does not accept them."""
+def distribution(histogram: Histogram) -> Distribution:
+    """Convert a non-empty histogram to values and counts.
+
+    Raises :class:`InvalidPointError` if CloudWatch does not accept them.
+    """
     is_explicit, factor = isinstance(histogram, ExplicitHistogram), histogram.factor
     buckets = histogram.buckets()
     return scaled(histogram.count, histogram.sum, histogram.extremes, buckets, factor, is_explicit=is_explicit)
@@ -104,23 +107,23 @@ def distribution(histogram: Histogram) -> Distribution | None:
 
 def scaled(
     count: int, total: float, extremes: Extremes, buckets: Buckets, factor: float, *, is_explicit: bool
-) -> Distribution | None:
-    """Return the distribution of a non-empty histogram, or ``None`` if CloudWatch does not accept it.
+) -> Distribution:
+    """Return the distribution of a non-empty histogram.
 
     Takes the fields of the histogram, so that the caller need not create a :class:`Histogram`. Modifies ``buckets``.
+    Raises :class:`InvalidPointError` if CloudWatch does not accept the values.
     """
     try:
         values, counts = _values_and_counts(count, total, extremes, buckets, is_explicit=is_explicit)
     except OverflowError:  # The samples are near the largest float.
-        return None
+        raise InvalidPointError("a value outside ±2^360") from None
     if factor != 1.0:
         values = [value * factor for value in values]
         if factor < 0:
             values, counts = values[::-1], counts[::-1]
     if values[0] >= MIN_MAGNITUDE and values[-1] <= MAX_MAGNITUDE:
         return Distribution(values, counts)
-    numbers = [number for value in values if (number := sendable(value)) is not None]
-    return Distribution.of(zip(numbers, counts, strict=True)) if len(numbers) == len(values) else None
+    return Distribution.of(zip(map(sendable, values), counts, strict=True))
 
 
 def combined(distributions: Iterable[Distribution]) -> Distribution:

@@ -23,7 +23,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
     recorded_extremes,
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
-from otel_cloudwatch_flask.limits import NUMBERS, is_finite, sendable
+from otel_cloudwatch_flask.limits import NUMBERS, InvalidPointError, is_finite, sendable
 from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, RunningSum
 from otel_cloudwatch_flask.model.datum import Statistics
 
@@ -53,10 +53,6 @@ class ChangeValue:
 
 
 PointValue: TypeAlias = SumValue | ChangeValue | GaugeValue | Histogram
-
-
-class InvalidPointError(ValueError):
-    """Raised if CloudWatch does not accept the numbers of a data point, or if they contradict each other."""
 
 
 class PointReader:
@@ -138,9 +134,8 @@ def _scaled(value: float, factor: float) -> float:
     try:
         scaled = value if factor == 1.0 else value * factor
     except OverflowError:
-        raise InvalidPointError("a value too large for a float") from None
-    if sendable(scaled) is None:
-        raise InvalidPointError("a value outside ±2^360")
+        raise InvalidPointError("a value outside ±2^360") from None
+    sendable(scaled)
     return scaled
 
 
@@ -168,8 +163,6 @@ def distribution_of(point: Any, factor: float, *, as_statistics: bool = False) -
     if not point.count:
         return None
     made = scaled(point.count, total, extremes, buckets, factor, is_explicit=is_explicit)
-    if made is None:
-        raise InvalidPointError("a sample outside ±2^360")
     # OTLP allows histograms without buckets. Values made from such a histogram would imply percentiles that were not
     # measured.
     is_unmeasured = is_explicit and not point.bucket_counts and point.count > _DETERMINED_SAMPLES
@@ -183,9 +176,7 @@ def statistics(whole: Distribution, total: float) -> Statistics:
 
     Raises :class:`InvalidPointError` if CloudWatch does not accept the sum.
     """
-    if (number := sendable(total)) is None:
-        raise InvalidPointError("a sum outside ±2^360")
-    return Statistics(whole.samples, number, whole.values[0], whole.values[-1])
+    return Statistics(whole.samples, sendable(total), whole.values[0], whole.values[-1])
 
 
 def _histogram(point: Any, factor: float) -> Histogram:
@@ -240,6 +231,6 @@ def checked(value: PointValue) -> PointValue:
     if None not in value.extremes:
         _scaled(floor, value.factor)
         _scaled(ceiling, value.factor)
-    elif distribution(value) is None:  # Without extremes, only the distribution shows how far the samples reach.
-        raise InvalidPointError("a sample outside ±2^360")
+    else:
+        distribution(value)  # Without extremes, only the distribution shows how far the samples reach.
     return value

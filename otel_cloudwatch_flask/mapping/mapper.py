@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from opentelemetry.sdk.metrics import export as sdk
 
-from otel_cloudwatch_flask.limits import are_plain
+from otel_cloudwatch_flask.limits import InvalidPointError, are_plain
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.data_points import (
-    InvalidPointError,
     PointReader,
     PointValue,
     SumValue,
@@ -80,11 +79,10 @@ class Mapper:
             if accumulator.change is not None:
                 self._current[series] = self._current.get(series, 0) + accumulator.change
                 accumulator.add(SumValue(self._current[series]), accumulator.unix_seconds)
-            datum = accumulator.datum()
-            if datum is None:
-                self._lost(1)
-            else:
-                self._datums.append(datum)
+            try:
+                self._datums.append(accumulator.datum())
+            except Exception as error:  # noqa: BLE001 - numbers from other code
+                self._lose(series.name, error)
         return self._datums
 
     def _begin_collection(self) -> None:
@@ -137,7 +135,7 @@ class Mapper:
                 elif (value := self._points.value(stream.identity, stream.data, point, factor)) is not None:
                     self._merge(stream, entry, seconds, checked(value))
             except Exception as error:  # noqa: BLE001, PERF203 - data points from other code
-                self._lose(stream, error)
+                self._lose(stream.name, error)
 
     def _merge(self, stream: MetricStream, entry: CacheEntry, seconds: int, value: PointValue) -> None:
         """Merge the value of a data point into the accumulator of each of its series."""
@@ -148,23 +146,23 @@ class Mapper:
             accumulator.series = series  # Equal, but possibly with other properties: the last data point wins.
             accumulator.add(value, seconds)
 
-    def _lose(self, stream: MetricStream, error: Exception) -> None:
+    def _lose(self, name: str, error: Exception) -> None:
         self._lost(1)
         if isinstance(error, InvalidPointError):
             self._each_minute.warning(
-                ("invalid", stream.name),
+                ("invalid", name),
                 "Lost a data point of %s: it has %s. Other data points are not affected. Fix the code that recorded or "
                 "created it.",
-                stream.name,
+                name,
                 error,
             )
         else:
             self._each_minute.log(
                 logging.ERROR,
-                ("error", stream.name),
-                "Lost a data point of %s: it could not be read. Other data points are not affected. If your code "
+                ("error", name),
+                "Lost a data point of %s: it could not be converted. Other data points are not affected. If your code "
                 "created the data point, fix that code. Otherwise, report a bug, and include the traceback.",
-                stream.name,
+                name,
                 exc_info=True,
             )
 

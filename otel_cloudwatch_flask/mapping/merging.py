@@ -5,7 +5,6 @@ differ in attributes that are not published, in their scopes, or in the types of
 ``"1"``.
 """
 
-import logging
 import math
 from dataclasses import dataclass, field
 
@@ -15,15 +14,11 @@ from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM, sendable
 from otel_cloudwatch_flask.mapping.data_points import (
     ChangeValue,
     GaugeValue,
-    InvalidPointError,
     PointValue,
     SumValue,
     statistics,
 )
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
-from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-
-_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
 
 @dataclass(slots=True)
@@ -53,44 +48,22 @@ class Accumulator:
             if len(self.histograms) > 1 and not _fit_in_one_datum(self.histograms):
                 self.histograms = _added_by_layout(self.histograms)
 
-    def datum(self) -> Datum | None:
-        """Return the merged datum, or ``None`` if its numbers cannot be converted or sent."""
-        try:
-            content = self._content()
-        except InvalidPointError:
-            return None
-        except Exception:  # noqa: BLE001 - numbers from other code: an unexpected one costs one datum, not all
-            _each_minute.log(
-                logging.ERROR,
-                self.series.name,
-                "Lost a data point of %s: it could not be converted. Other data points are not affected. If your code "
-                "created the data point, fix that code. Otherwise, report a bug, and include the traceback.",
-                self.series.name,
-                exc_info=True,
-            )
-            return None
-        return None if content is None else Datum(self.series, self.unix_seconds, content)
+    def datum(self) -> Datum:
+        """Return the merged datum. Raises :class:`InvalidPointError` if CloudWatch does not accept its numbers."""
+        return Datum(self.series, self.unix_seconds, self._content())
 
-    def _content(self) -> float | Distribution | Statistics | None:
+    def _content(self) -> float | Distribution | Statistics:
         numbers = [*self.gauge_values] if self.sum is None else [self.sum, *self.gauge_values]
         if not self.histograms and len(numbers) == 1:
             return sendable(numbers[0])
         parts = [distribution(histogram) for histogram in self.histograms]
         if numbers:
-            parts.append(_distribution_of_numbers(numbers))
-        sent = [part for part in parts if part is not None]
-        if len(sent) < len(parts):
-            return None
-        whole = sent[0] if len(sent) == 1 else combined(sent)
+            parts.append(combined([Distribution.of((sendable(number), 1) for number in numbers)]))
+        whole = parts[0] if len(parts) == 1 else combined(parts)
         if not self.as_statistics:
             return whole
         # The recorded sums are more precise than the sum of rounded values.
         return statistics(whole, math.fsum([*numbers, *(each.sum * each.factor for each in self.histograms)]))
-
-
-def _distribution_of_numbers(numbers: list[float]) -> Distribution | None:
-    sent = [(number, 1) for value in numbers if (number := sendable(value)) is not None]
-    return combined([Distribution.of(sent)]) if len(sent) == len(numbers) else None
 
 
 def _fit_in_one_datum(histograms: list[Histogram]) -> bool:

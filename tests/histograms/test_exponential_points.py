@@ -17,7 +17,8 @@ from opentelemetry.sdk.metrics import export as sdk
 from otel_cloudwatch_flask.delivery.batch import number_json
 from otel_cloudwatch_flask.histograms.buckets import edge
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
-from otel_cloudwatch_flask.mapping.data_points import InvalidPointError, distribution_of
+from otel_cloudwatch_flask.limits import InvalidPointError
+from otel_cloudwatch_flask.mapping.data_points import distribution_of
 from otel_cloudwatch_flask.sdk.internals import FreshScaleHistogramAggregation
 
 MAGNITUDES = st.one_of(

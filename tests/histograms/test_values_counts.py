@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
     recorded_extremes,
 )
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS, Distribution, combined, distribution
-from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM
+from otel_cloudwatch_flask.limits import MAX_VALUES_PER_DATUM, InvalidPointError
 from tests.support.samples import UNRECORDED, Row, explicit, exponential, rows, samples
 
 bounds = st.one_of(
@@ -45,13 +45,6 @@ def histograms(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 60) -> tup
     if draw(st.booleans()):
         return explicit(recorded, draw(bounds), extremes=extremes), recorded
     return exponential(recorded, draw(st.integers(-3, 12)), extremes=extremes), recorded
-
-
-def sent(histogram: Histogram) -> Distribution:
-    """Return the distribution of a histogram that has one."""
-    made = distribution(histogram)
-    assert made is not None
-    return made
 
 
 def each_sample(made: Distribution) -> list[float]:
@@ -82,7 +75,7 @@ class TestProperties:
     def test_count_and_form(self, case: tuple[Histogram, list[float]]) -> None:
         """Counts are positive ints whose sum is the number of samples; values ascend, and there are at most 150."""
         histogram, recorded = case
-        made = sent(histogram)
+        made = distribution(histogram)
         assert made.samples == histogram.count == len(recorded)
         assert all(type(count) is int and count > 0 for count in made.counts)
         assert all(low < high for low, high in pairwise(made.values))
@@ -92,13 +85,13 @@ class TestProperties:
     def test_sum(self, case: tuple[Histogram, list[float]]) -> None:
         """The sum equals the recorded sum."""
         histogram, _ = case
-        assert_sum(sent(histogram), histogram.sum)
+        assert_sum(distribution(histogram), histogram.sum)
 
     @given(histograms())
     def test_extremes(self, case: tuple[Histogram, list[float]]) -> None:
         """Recorded extremes are the smallest and the largest value, bit for bit."""
         histogram, _ = case
-        made = sent(histogram)
+        made = distribution(histogram)
         minimum, maximum, _, _ = histogram.extremes
         if minimum is not None:
             assert made.values[0] == minimum
@@ -111,7 +104,7 @@ class TestProperties:
         histogram, _ = case
         buckets = rows(histogram.buckets())
         if len(buckets) <= MAX_BUCKETS:
-            for value, bucket in by_rank(sent(histogram), buckets):
+            for value, bucket in by_rank(distribution(histogram), buckets):
                 assert bucket.lower <= value <= bucket.upper
 
     @given(
@@ -136,7 +129,7 @@ class TestProperties:
         histogram = exponential(
             recorded, 3, extremes=one_sided(recorded, has_minimum=has_minimum, has_maximum=has_maximum)
         )
-        made = sent(histogram)
+        made = distribution(histogram)
         assert made.samples == len(recorded)
         assert 75 <= len(made.values) <= MAX_VALUES_PER_DATUM
         assert_sum(made, histogram.sum)
@@ -148,7 +141,7 @@ class TestProperties:
         """A factor scales every value."""
         histogram, recorded = case
         assume(max(map(abs, recorded)) < 2.0**320)
-        made = sent(replace(histogram, factor=factor))
+        made = distribution(replace(histogram, factor=factor))
         assert made.samples == histogram.count
         assert_sum(made, histogram.sum * factor)
         minimum, _, _, _ = histogram.extremes
@@ -162,7 +155,7 @@ class TestProperties:
         buckets = rows(histogram.buckets())
         if len(buckets) > MAX_BUCKETS:
             return
-        made = sent(histogram)
+        made = distribution(histogram)
         values = each_sample(made)
         ends = list(accumulate(bucket.samples for bucket in buckets))
         for rank, sample in enumerate(sorted(recorded)):
@@ -181,20 +174,20 @@ class TestFewSamples:
             explicit([sample], (5.0, 10.0), extremes=extremes),
             exponential([sample], 0, extremes=extremes),
         ):
-            assert sent(histogram) == Distribution([sample], [1])
+            assert distribution(histogram) == Distribution([sample], [1])
 
     def test_two(self) -> None:
         """Two samples are the minimum and the maximum."""
-        assert sent(explicit([3.3, 4.4], (10.0,))) == Distribution([3.3, 4.4], [1, 1])
+        assert distribution(explicit([3.3, 4.4], (10.0,))) == Distribution([3.3, 4.4], [1, 1])
 
     def test_three(self) -> None:
         """The third of three samples follows from the sum."""
-        assert sent(explicit([3.0, 3.5, 4.5], (10.0,))) == Distribution([3.0, 3.5, 4.5], [1, 1, 1])
+        assert distribution(explicit([3.0, 3.5, 4.5], (10.0,))) == Distribution([3.0, 3.5, 4.5], [1, 1, 1])
 
     def test_equal_samples(self) -> None:
         """Equal samples become one value."""
-        assert sent(explicit([4.0] * 1000, (3.0, 5.0))) == Distribution([4.0], [1000])
-        assert sent(exponential([4.0] * 1000, 5)) == Distribution([4.0], [1000])
+        assert distribution(explicit([4.0] * 1000, (3.0, 5.0))) == Distribution([4.0], [1000])
+        assert distribution(exponential([4.0] * 1000, 5)) == Distribution([4.0], [1000])
 
 
 class TestDeltas:
@@ -215,7 +208,7 @@ class TestDeltas:
 
         added = total_of([*before, sample]).minus(total_of(before))
         assert added is not None
-        made = sent(added)
+        made = distribution(added)
         assert (made.samples, len(made.values)) == (1, 1)
         (bucket,) = rows(added.buckets())
         assert bucket.lower <= made.values[0] <= bucket.upper
@@ -225,8 +218,8 @@ class TestDeltas:
     def test_zeros_only_do_not_coarsen(self, before: list[float], added: list[float]) -> None:
         """A point with only zeros has the SDK's scale 0; merging the point only adds to the count of zeros."""
         fine = exponential([*before, *added], 10)
-        merged = sent(fine.plus(exponential([0.0] * 7, 0)))
-        alone = sent(exponential([*before, *added, *[0.0] * 7], 10))
+        merged = distribution(fine.plus(exponential([0.0] * 7, 0)))
+        alone = distribution(exponential([*before, *added, *[0.0] * 7], 10))
         assert merged == alone
         assert merged.counts[0] == 7
 
@@ -236,26 +229,26 @@ class TestOpenBuckets:
 
     def test_upper(self) -> None:
         """Samples above the last bound have the mean that results from the sum."""
-        made = sent(explicit([5.0, 100.0, 100.0], (10.0,), extremes=UNRECORDED))
+        made = distribution(explicit([5.0, 100.0, 100.0], (10.0,), extremes=UNRECORDED))
         assert made.total == pytest.approx(205)
         assert made.values[0] <= 10
         assert made.values[-1] == pytest.approx(100, rel=0.1)
 
     def test_lower_stays_above_zero(self) -> None:
         """If the first bound is not negative, values are not negative unless the sum requires it."""
-        made = sent(explicit([1.0, 2.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
+        made = distribution(explicit([1.0, 2.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] >= 0
         assert made.total == pytest.approx(9)
 
     def test_lower_goes_below_zero_for_the_sum(self) -> None:
         """Values are negative if the sum requires it."""
-        made = sent(explicit([-50.0, 1.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
+        made = distribution(explicit([-50.0, 1.0, 6.0], (5.0, 10.0), extremes=UNRECORDED))
         assert made.values[0] < 0
         assert made.total == pytest.approx(-43)
 
     def test_single_bucket(self) -> None:
         """Without bounds, only the mean is known."""
-        assert sent(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).total == pytest.approx(9)
+        assert distribution(explicit([1.0, 2.0, 6.0], (), extremes=UNRECORDED)).total == pytest.approx(9)
 
 
 class TestExplicitSpread:
@@ -264,21 +257,21 @@ class TestExplicitSpread:
     def test_median_of_a_uniform_bucket(self) -> None:
         """The median of evenly distributed samples in one bucket is near the bucket's middle."""
         recorded = [i / 10 for i in range(1001)]
-        values = each_sample(sent(explicit(recorded, (0.0, 100.0))))
+        values = each_sample(distribution(explicit(recorded, (0.0, 100.0))))
         assert values[500] == pytest.approx(50, abs=1)
         assert values[900] == pytest.approx(90, abs=1)
 
     def test_a_density_that_falls(self) -> None:
         """Where the density falls, most samples of a bucket are near the fuller neighbor."""
         recorded = [10 / (1 - 0.9 * i / 1000) for i in range(1001)]
-        values = each_sample(sent(explicit(recorded, (10.0, 30.0, 100.0))))
+        values = each_sample(distribution(explicit(recorded, (10.0, 30.0, 100.0))))
         for rank in (100, 370, 600, 800, 900):
             assert values[rank] == pytest.approx(recorded[rank], rel=0.03)
 
     def test_at_most_150_values(self) -> None:
         """The values fit in a data point for any number of samples and buckets."""
         recorded = [i / 7 for i in range(5000)]
-        assert 75 <= len(sent(explicit(recorded, tuple(float(i) for i in range(0, 700, 5)))).values) <= 150
+        assert 75 <= len(distribution(explicit(recorded, tuple(float(i) for i in range(0, 700, 5)))).values) <= 150
 
 
 class TestUnsendable:
@@ -299,11 +292,12 @@ class TestUnsendable:
     )
     def test_beyond_the_range(self, histogram: Histogram) -> None:
         """A histogram with a number beyond 2^360, before or after scaling, has no distribution."""
-        assert distribution(histogram) is None
+        with pytest.raises(InvalidPointError, match="a value outside ±2"):
+            distribution(histogram)
 
     def test_too_small_is_zero(self) -> None:
         """Samples below 2^-360 are sent as 0."""
-        assert sent(exponential([1e-200, 1e-200, 1.0], 0)) == Distribution([0.0, 1.0], [2, 1])
+        assert distribution(exponential([1e-200, 1e-200, 1.0], 0)) == Distribution([0.0, 1.0], [2, 1])
 
 
 distributions = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 1000)), min_size=1, max_size=120).map(

@@ -11,10 +11,10 @@ from otel_cloudwatch_flask.histograms.buckets import (
     recorded_extremes,
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution
+from otel_cloudwatch_flask.limits import InvalidPointError
 from otel_cloudwatch_flask.mapping.data_points import (
     ChangeValue,
     GaugeValue,
-    InvalidPointError,
     PointReader,
     PointValue,
     SumValue,
