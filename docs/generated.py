@@ -92,7 +92,7 @@ _LIMITS: Final = (
         "MAX_DIMENSIONS",
         (
             "those named in a rule or `RESOURCE_DIMENSIONS` are kept first, then others alphabetically (`add_metric` "
-            "rejects them instead)"
+            "rejects the metric instead)"
         ),
     ),
     (

@@ -74,7 +74,7 @@ def _serve(seconds: float, rate: float, output: Output, *, as_json: bool) -> int
                 "CloudWatch  {} (for AWS_ENDPOINT_URL_CLOUDWATCH; any credentials work)\n"
                 "Sending {:g} requests/s for {:g} minutes. Press Ctrl-C to stop.".format(*urls, rate, seconds / 60)
             )
-        # Ctrl-C is the normal way to end this command. Python may overlook a signal that arrives just before a wait
+        # Ctrl-C is the normal way to end this command. Python may miss a signal that arrives just before a wait
         # begins, so each wait is short.
         with contextlib.suppress(KeyboardInterrupt):
             while True:

@@ -98,7 +98,7 @@ _GATEWAY_STATUSES: Final = frozenset({502, 504})
 def unconfirmed(response: object) -> Failure | None:
     """Return a failure if ``response`` does not confirm that CloudWatch has stored the datums, else ``None``.
 
-    A failure that a stream returned in place of a response is returned as it is.
+    A failure that a stream returned in place of a response is returned unchanged.
 
     botocore accepts a captive portal's page, a 204 response and an empty body, none of which has a request ID. It also
     accepts a response that is cut off before the request ID, in which case CloudWatch may have stored the datums. A
@@ -131,7 +131,7 @@ def _metadata(response: object) -> Mapping[str, Any]:
 
 
 def failure(error: BaseException) -> Failure:
-    """Classify an exception raised by any client."""
+    """Classify an exception raised by any client, and make its message safe to log."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
         return _from_response(response, str(error))

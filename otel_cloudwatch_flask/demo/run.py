@@ -88,7 +88,7 @@ def run_demo(*, seconds: float, rate: float, output: Output, on_progress: Callab
         cloudwatch, traffic = shop.cloudwatch, shop.traffic
         while not traffic.wait(_TICK_SECONDS):
             on_progress(shop)
-        # The arrivals are read before the shop's last flush, which would distort the rate.
+        # The arrivals are read before the shop's final flush, which would distort the rate.
         arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
         # Stopping the shop flushes its last metrics, so the series are read afterwards.
         summary = shop.process.close()

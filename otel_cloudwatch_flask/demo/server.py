@@ -31,7 +31,7 @@ def main() -> None:
     threading.Thread(target=server.run, name="waitress", daemon=True).start()
     _write_message({"url": f"http://127.0.0.1:{server.effective_port}"})
     sys.stdin.read()
-    # Requests in progress end before the last flush, so that the books and the metrics agree.
+    # Requests in progress end before the final flush, so that the books and the metrics agree.
     server.task_dispatcher.shutdown()
     shop.reporter.shutdown()
     _write_message({"books": asdict(shop.books), "delivery": asdict(shop.reporter.stats())})

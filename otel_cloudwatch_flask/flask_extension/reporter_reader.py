@@ -123,7 +123,7 @@ class ReporterReader(CloudWatchMetricReader):
     def _reporters_here(self) -> "Iterator[ReporterReader]":
         """Yield the readers that reporters added to this reader's provider, oldest first.
 
-        A reader that is being shut down is included until its last flush has ended.
+        A reader that is being shut down is included until its final flush has ended.
         """
         consumer = consumer_of(self)
         return (each for each in _reporter_readers if consumer and consumer_of(each) is consumer)

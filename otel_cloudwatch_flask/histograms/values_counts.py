@@ -58,8 +58,8 @@ width.
 """
 
 _PRECISE_RATIO: Final = 1e4
-"""How many times the recorded sum a bucket's weight (its reference times its samples) may be. The difference between
-larger weights and the sum contains too few digits of the sum.
+"""Largest ratio of a bucket's weight (its reference times its samples) to the recorded sum at which the difference
+between them is precise. The difference between a larger weight and the sum contains too few digits of the sum.
 
 Weights are larger if buckets span many powers of two, as those of a coarse exponential histogram do, or if negative and
 positive samples nearly cancel out.

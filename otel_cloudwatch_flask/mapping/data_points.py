@@ -1,6 +1,7 @@
-"""Convert the SDK's data points to sums, gauge values and histograms.
+"""Convert the SDK's data points to sums, changes, gauge values and histograms.
 
 Cumulative data points are converted to deltas here, so the rest of the package handles only deltas and current values.
+Only the changes of up-down counters are added up later, when all data points of a series are known.
 """
 
 from collections.abc import Hashable

@@ -264,7 +264,7 @@ def _outlive_parent_thread() -> None:
     """Let a process of Celery's pool finish even if the thread that forked it ends.
 
     Celery asks Linux to kill the processes of its pool when their parent ends. Linux also does that when only the
-    thread that forked them ends, and in a warm shutdown, the thread that replaces processes ends while they do.
+    thread that forked them ends, and in a warm shutdown, the thread that replaces processes may end before they do.
     """
     set_parent_death_signal = getattr(sys.modules.get("billiard.util"), "set_pdeathsig", None)
     if set_parent_death_signal is not None:

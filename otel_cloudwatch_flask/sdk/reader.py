@@ -224,7 +224,7 @@ class CloudWatchMetricReader(SelectiveReader):
         """Clean up after this reader has been abandoned and shut down. By default, there is nothing to clean up."""
 
     def _begin_shutdown(self, deadline: float) -> bool:
-        """Let the reader's thread start the last flush, for which :meth:`_end_shutdown` waits.
+        """Let the reader's thread start the final flush, for which :meth:`_end_shutdown` waits.
 
         Returns ``False`` if a shutdown has already begun.
         """
@@ -246,7 +246,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return True
 
     def _end_shutdown(self, deadline: float) -> None:
-        """Wait until ``deadline`` for the last flush, or flush here if the reader's thread does not run. Then close."""
+        """Wait until ``deadline`` for the final flush, or flush here if the thread does not run. Then close."""
         if self._has_thread():
             self.thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
@@ -256,7 +256,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._close()
 
     def _close(self) -> None:
-        """Close the exporter. Measurements that the last flush did not collect are counted as lost."""
+        """Close the exporter. Measurements that the final flush did not collect are counted as lost."""
         if not self.has_collected:
             self._count_uncollected()
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
@@ -389,7 +389,7 @@ class CloudWatchMetricReader(SelectiveReader):
         return waiters
 
     def _answer(self, waiters: list[_Waiter], *, is_delivered: bool) -> None:
-        """Tell each waiter the outcome of the flush. After the last flush, also answer calls that came too late."""
+        """Tell each waiter the outcome of the flush. After the final flush, also answer calls that came too late."""
         for each in waiters:
             each.answer(is_delivered=is_delivered)
         for each in self._drain_inbox() if self._has_ended else []:
@@ -399,7 +399,7 @@ class CloudWatchMetricReader(SelectiveReader):
         """Flush in this thread, and return whether everything was collected and delivered.
 
         During an outage, this collects only at the regular interval, so that the backlog grows slowly. While the
-        backlog has no room, only the last flush collects, and deltas accumulate in the SDK.
+        backlog has no room, only the final flush collects, and deltas accumulate in the SDK.
         """
         is_time = self._exporter.sender.is_unexplained or time.monotonic() >= self._next_collection
         is_due = is_last or (is_time and self._exporter.backlog.has_room)

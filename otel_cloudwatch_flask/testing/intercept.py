@@ -95,7 +95,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
         _redirect(cloudwatch.put_metric_data)
         yield cloudwatch
     finally:
-        # The last flush must not fail because of errors that the test left queued.
+        # The final flush must not fail because of errors that the test left queued.
         cloudwatch.heal()
         try:
             flush_process()

@@ -232,7 +232,7 @@ def test_a_reader_stores_its_own_reporters_metrics_only(provider: MeterProvider,
 
 
 class CopyingProvider(MeterProvider):
-    """A provider of a program that passes on a copy of each scope's name."""
+    """A program's provider that passes on a copy of each scope's name."""
 
     def get_meter(self, name: str, *args: Any, **kwargs: Any) -> Meter:
         """Return the meter for a copy of the name."""

@@ -54,7 +54,7 @@ def test_slow_responses_in_a_warm_shutdown(tmp_path: Path) -> None:
     is_stopping = threading.Event()
 
     def fail_at_first(_request: Mapping[str, Any]) -> Fault | None:
-        """Let the first request after the worker was told to stop fail after a second."""
+        """Fail the first request after the worker was told to stop, with a delay of one second."""
         if not is_stopping.is_set():
             return None
         is_stopping.clear()

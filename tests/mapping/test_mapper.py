@@ -77,7 +77,7 @@ class TestInstruments:
         assert value_of(program.publish()) == 3
 
     def test_merged_up_down_counter_that_arrives_as_deltas(self) -> None:
-        """The current value of a merged metric contains every series, also those that did not change."""
+        """The current value of a merged metric includes every series, even those that did not change."""
         rule = MetricRule(dimensions=["k"], rollups=[[]])
         program = Program(temporality={UpDownCounter: DELTA}, rules=[rule])
         counter = program.meter.create_up_down_counter("queue")

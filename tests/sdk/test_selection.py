@@ -93,7 +93,10 @@ def test_gauges_keep_every_attribute(program: Program) -> None:
 
 
 def test_two_threads_record_the_first_measurement(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads that record to a new instrument at the same time both count, with the selected attributes."""
+    """Measurements that two threads record to a new instrument at the same time both count.
+
+    Both have the selected attributes.
+    """
     both, kept_attributes = threading.Barrier(2, timeout=30), program.reader.kept_attributes
 
     def wait_for_the_other(instrument: Any, name: str) -> Any:

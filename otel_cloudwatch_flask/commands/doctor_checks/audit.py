@@ -21,7 +21,7 @@ _DAY: Final = 24 * _HOUR
 _MAX_QUERIES: Final = 500
 _MAX_POINTS: Final = 100_800
 _PERIODS: Final = ((14 * _DAY, _MINUTE), (62 * _DAY, 5 * _MINUTE), (math.inf, _HOUR))
-"""The highest age of data that is queried with each period. CloudWatch keeps one-minute data for 15 days, and
+"""The maximum age of the data that each period is used for. CloudWatch keeps one-minute data for 15 days, and
 five-minute data for 63 days.
 """
 _USAGE: Final = (("Class", "None"), ("Resource", "PutMetricData"), ("Service", "CloudWatch"), ("Type", "API"))

@@ -209,7 +209,7 @@ function ruleLine(rule, isDefault, count) {
   const fields = Object.entries(rule.fields).map(([key, value]) => `${key}=${name(JSON.stringify(value), 200)}`).join("  ");
   const match = element("code", { textContent: isDefault ? "everything else" : name(rule.match, 120) });
   const matched = rule.fields.drop ? "dropped" : `${whole(count)} ${count === 1 ? "metric" : "metrics"}`;
-  return element("li", {}, match, element("span", { className: "muted", textContent: fields || "default fields" }), element("span", { className: "matched", textContent: matched }));
+  return element("li", {}, match, element("span", { className: "muted", textContent: fields || "the defaults apply" }), element("span", { className: "matched", textContent: matched }));
 }
 
 function freshness() {
