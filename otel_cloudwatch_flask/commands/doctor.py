@@ -78,7 +78,7 @@ def _checks(context: click.Context, namespace: str | None, recorded: Recorded | 
         user_app, app_checks = UserApp(), [Check("App", "problem", error.message)]
     found = [*app_checks, *_sections(user_app, namespace, recorded, sends=sends)]
     # Messages from boto3 and AWS may repeat secrets, so every finding and remedy is redacted here.
-    hidden = aws.secrets(user_app.environ, user_app.keys_given)
+    hidden = aws.secrets(user_app.environ, user_app.keys.values())
     return [
         replace(check, finding=aws.redacted(check.finding, hidden), remedy=aws.redacted(check.remedy, hidden))
         for check in found
@@ -87,13 +87,13 @@ def _checks(context: click.Context, namespace: str | None, recorded: Recorded | 
 
 def _sections(user_app: UserApp, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> Iterator[Check]:
     region, output = user_app.value_or_default("REGION"), user_app.value_or_default("OUTPUT")
-    target = Target(user_app.client, bool(user_app.keys_given), region, namespace or _namespace(user_app))
+    target = Target(user_app.client, user_app.keys, region, namespace or _namespace(user_app))
     if output == "emf":
         yield Check(SECTION, "ok", "OUTPUT=emf writes metrics as log lines, so no credentials or Region are needed.")
     else:
         yield from aws_checks(target, sends=sends)
     if recorded is not None:
-        yield from audit_checks(target.client, target.region_name, recorded)
+        yield from audit_checks(target, recorded)
     yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"), output=output)
     yield from instrumentation_checks(user_app)
     yield from auto_instrumentation_checks(user_app.environ)

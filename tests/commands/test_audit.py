@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.commands.doctor_checks.audit import Recorded, audit_checks
+from otel_cloudwatch_flask.commands.doctor_checks.aws import Target
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
@@ -50,7 +51,7 @@ def saved(document: dict[str, Any], path: Path) -> str:
 
 def audited(document: dict[str, Any], client: Any, path: Path) -> list[Check]:
     """Run the audit on a file with this document."""
-    return [*audit_checks(client, None, Recorded.read(saved(document, path)))]
+    return [*audit_checks(Target(client), Recorded.read(saved(document, path)))]
 
 
 def test_everything_delivered_is_in_cloudwatch(data: Path, cloudwatch: LocalCloudWatch) -> None:
@@ -115,7 +116,7 @@ def test_a_process_that_is_older_than_data_by_the_minute(data: Path, days: float
     document = json.loads(data.read_text("utf-8"))
     document["started"] -= days * 24 * 3600
     client = UsageClient()
-    checks = audit_checks(client, None, Recorded.read(saved(document, data)))
+    checks = audit_checks(Target(client), Recorded.read(saved(document, data)))
     next(checks)
     assert client.periods == {period}
 

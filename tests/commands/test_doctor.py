@@ -205,15 +205,31 @@ def test_an_invalid_setting_is_a_problem() -> None:
 def test_a_client_passed_by_the_app() -> None:
     """Credentials and network are left to the client, and the probe is sent with it."""
     cloudwatch = FakeCloudWatch()
-    target = Target(cloudwatch, has_own_keys=False, region_name=None, namespace="Shop")
+    target = Target(cloudwatch, namespace="Shop")
     first, probe = aws_checks(target, sends=True)
     assert (first.status, probe.status) == ("ok", "ok")
     assert cloudwatch.count(aws.PROBE_METRIC) == 1
     with LocalCloudWatch() as local:
-        theirs = Target(local.client(), has_own_keys=False, region_name=None, namespace="Shop")
+        theirs = Target(local.client())
         found = [check.finding for check in aws_checks(theirs, sends=False)]
     assert found[0] == "Credentials: from the client that the app passes."
     assert found[1].startswith("Region: us-east-1, endpoint: http://127.0.0.1:")
+
+
+def test_keys_passed_by_the_app(tmp_path: Path) -> None:
+    """The probe is sent with the access keys that the app passes to its reporter."""
+    (tmp_path / "keys.py").write_text(
+        "from flask import Flask\n"
+        "from otel_cloudwatch_flask import CloudWatchMetricsReporter\n"
+        "app = Flask(__name__)\n"
+        'CloudWatchMetricsReporter.new_reporter(app, "Shop", "us-east-1", "given-id", "given-key")\n',
+        "utf-8",
+    )
+    with LocalCloudWatch() as cloudwatch:
+        environment = {"AWS_ENDPOINT_URL_CLOUDWATCH": cloudwatch.endpoint_url}
+        ended = run_flask(tmp_path / "keys.py", "doctor", "--send", "--json", folder=tmp_path, environment=environment)
+        assert cloudwatch.published.count(aws.PROBE_METRIC) == 1, ended.stdout
+    assert ("ok", "Credentials: access keys that the app passes (no expiry).") in findings(ended.stdout, "AWS")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +258,7 @@ def test_remedies_for_a_failed_probe(fault: Fault, remedy: str) -> None:
     with LocalCloudWatch() as cloudwatch:
         cloudwatch.fail_next(fault)
         client = cloudwatch.client(config=Config(retries={"total_max_attempts": 1}))
-        target = Target(client, has_own_keys=False, region_name=None, namespace="Shop")
+        target = Target(client, namespace="Shop")
         *_, probe = aws_checks(target, sends=True)
     assert probe.status == "problem"
     assert fault.code in probe.finding
@@ -264,7 +280,7 @@ def test_the_system_clock(monkeypatch: pytest.MonkeyPatch, ahead: float | None, 
     monkeypatch.setattr(aws, "call_endpoint", lambda _url: aws.EndpointResponse(0.01, ahead))
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("env", None))
     with LocalCloudWatch() as cloudwatch:
-        target = Target(cloudwatch.client(), has_own_keys=False, region_name=None, namespace=None)
+        target = Target(cloudwatch.client())
         clock = [check for check in aws_checks(target, sends=False) if "clock" in check.finding or not ahead]
     assert any(check.status == status and words in check.finding for check in clock)
 
@@ -274,7 +290,7 @@ def test_expiry_of_temporary_credentials(monkeypatch: pytest.MonkeyPatch) -> Non
     expires = datetime.now(timezone.utc) + timedelta(minutes=30, seconds=10)
     monkeypatch.setattr(aws, "credentials", lambda: aws.Credentials("assume-role", expires))
     monkeypatch.setattr(aws, "call_endpoint", lambda _url: aws.EndpointResponse(0.01, 0.0))
-    target = Target(None, has_own_keys=False, region_name="us-east-1", namespace=None)
+    target = Target(region_name="us-east-1")
     first, *_ = aws_checks(target, sends=False)
     assert first.finding == "Credentials: assume-role (expire in 30 minutes, refreshed automatically)."
 

@@ -45,7 +45,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("commands/shared", ["command", "user_app", "document", "aws", "series_source", "request_file"]),
     (
         "commands/doctor_checks",
-        ["check", "audit", "auto_instrumentation", "aws", "instrumentation", "server", "settings"],
+        ["check", "aws", "audit", "auto_instrumentation", "instrumentation", "server", "settings"],
     ),
     (
         "commands/reports",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from otel_cloudwatch_flask.commands.doctor_checks.aws import Target
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, finite, read_json
@@ -57,13 +58,10 @@ class Recorded:
             raise ValueError("it is not the data.json of a live page") from error
 
 
-def audit_checks(client: Any, region_name: str | None, recorded: Recorded) -> Iterator[Check]:
-    """Compare each series with CloudWatch's data, look for other metrics in its namespace, and report quota usage.
-
-    If ``client`` is ``None``, a client is created for ``region_name``.
-    """
+def audit_checks(target: Target, recorded: Recorded) -> Iterator[Check]:
+    """Compare each series with CloudWatch's data, look for other metrics in its namespace, and report quota usage."""
     try:
-        yield from _checks(client or aws.cloudwatch_client(region_name), recorded)
+        yield from _checks(target.publishing_client(), recorded)
     except Exception as error:  # noqa: BLE001 - the boundary to boto3
         yield failed(SECTION, "Cannot read metrics from CloudWatch", error)
 

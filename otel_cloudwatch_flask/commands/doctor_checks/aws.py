@@ -1,7 +1,7 @@
 """Check the credentials, the Region, the endpoint, the clock and the permission to publish."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -21,12 +21,16 @@ _METHOD_NAMES: Final = {"env": "environment variables", "iam-role": "instance ro
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an app's metrics go. If ``client`` is ``None``, a client is created for ``region_name``."""
+    """Where an app's metrics go: the client and the access keys that the app passes, if any, Region and namespace."""
 
-    client: Any
-    has_own_keys: bool
-    region_name: str | None
-    namespace: str | None
+    client: Any = None
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    region_name: str | None = None
+    namespace: str | None = None
+
+    def publishing_client(self) -> Any:
+        """Return the app's client or, if it passes none, a new one like the exporter's. Raises boto3's exceptions."""
+        return self.client or aws.cloudwatch_client(self.region_name, **self.keys)
 
 
 def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
@@ -46,7 +50,7 @@ def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
 def _boto3_checks(target: Target) -> Iterator[Check]:
     yield _credentials(target)
     try:
-        client = target.client or aws.cloudwatch_client(target.region_name)
+        client = target.publishing_client()
     except Exception as error:  # noqa: BLE001 - boto3 raises many unrelated classes
         yield failed(SECTION, "Cannot create a boto3 client", error)
         return
@@ -57,7 +61,7 @@ def _boto3_checks(target: Target) -> Iterator[Check]:
 def _credentials(target: Target) -> Check:
     if target.client is not None:
         return Check(SECTION, "ok", "Credentials: from the client that the app passes.")
-    if target.has_own_keys:
+    if target.keys:
         return Check(SECTION, "ok", "Credentials: access keys that the app passes (no expiry).")
     try:
         found = aws.credentials()
@@ -107,7 +111,7 @@ def _permission(target: Target, *, sends: bool) -> Check:
     if not target.namespace:
         return Check(SECTION, "problem", "There is no namespace to publish to.", "Pass --namespace.")
     try:
-        aws.send_probe(target.client or aws.cloudwatch_client(target.region_name), target.namespace)
+        aws.send_probe(target.publishing_client(), target.namespace)
     except Exception as error:  # noqa: BLE001 - the boundary to boto3
         return failed(SECTION, "Cannot publish a data point", error)
     return Check(SECTION, "ok", f"CloudWatch accepted a data point of {aws.PROBE_METRIC} in {target.namespace}.")

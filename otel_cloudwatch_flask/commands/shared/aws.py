@@ -62,9 +62,9 @@ def errors_explained() -> Iterator[None]:
         raise CommandError(f"{found.message} {REMEDIES[found.kind]}") from error
 
 
-def cloudwatch_client(region_name: str | None = None) -> Any:
-    """Create a boto3 client with the configuration that the exporter uses."""
-    return boto_client.client_factory(region_name)()
+def cloudwatch_client(region_name: str | None = None, **keys: str) -> Any:
+    """Create a boto3 client as the exporter does, with the access keys in ``keys`` if there are any."""
+    return boto_client.client_factory(region_name, **keys)()
 
 
 def endpoint_of(client: Any) -> str | None:

@@ -55,9 +55,10 @@ class UserApp:
         return self._options.get("cloudwatch_client")
 
     @property
-    def keys_given(self) -> tuple[str, ...]:
-        """The access keys passed to the reporter. They are secret and must never be printed."""
-        return tuple(self._options.get("credentials", {}).values())
+    def keys(self) -> Mapping[str, str]:
+        """The access keys passed to the reporter, if any. They are secret and must never be printed."""
+        keys: Mapping[str, str] = self._options.get("credentials", {})
+        return keys
 
     def value(self, name: str) -> Any:
         """Return the value that a setting has outside dry-run mode. Raises ``ConfigurationError`` if it is invalid."""
