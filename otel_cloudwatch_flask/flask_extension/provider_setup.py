@@ -3,6 +3,7 @@
 A reader that no reporter created is called the program's reader.
 """
 
+import itertools
 import threading
 import weakref
 from collections.abc import Collection, Hashable, Mapping
@@ -24,17 +25,12 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import Recorder
 from otel_cloudwatch_flask.facade.wsgi import request_labels
-from otel_cloudwatch_flask.flask_extension.reporter_reader import (
-    ReporterReader,
-    claim_reporter_id,
-    default_namespace,
-    new_reporter_id,
-)
+from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader, default_namespace
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME, ScopeName
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
-from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
 from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
 
@@ -120,11 +116,10 @@ class ProviderSetup:
             count=reader.count_measurement if reader else None,
             max_series=SERIES_PER_METRIC * max_metrics,
         )
-        claim_reporter_id(reporter_id, reader.exporter if reader else self)
         if reader:
             reader.exporter.reporters.add(reporter_id)
         if isinstance(reader, ReporterReader):
-            reader.provider, reader.reporter_id = provider, reporter_id
+            reader.provider = provider
             weakref.finalize(self, reader.abandon).atexit = False
 
     @property
@@ -144,8 +139,7 @@ class ProviderSetup:
             self.recorder.close()
             # Shut down first, because a reader that was removed from its provider cannot collect.
             self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
-            if self.reader.has_collected:  # else a callback hangs, and removing the reader would wait for it
-                self.reader.remove()
+            self.reader.remove()
 
 
 def count_as_lost(reader: CloudWatchMetricReader | None, reason: LossReason) -> None:
@@ -238,15 +232,13 @@ _lock = threading.RLock()  # reentrant, because a signal handler may set up a re
 _live_setups: LiveObjects[ProviderSetup] = LiveObjects()
 
 
-def _stats_of(reporter_id: str) -> DeliveryStats | None:
-    """Return the statistics of the reporter that currently has this ID, or ``None`` if there is no such reporter.
+def _stats_of(reporter_id: str) -> list[DeliveryStats]:
+    """Return the statistics of the reporter that currently has this ID, or an empty list if there is no such reporter.
 
     The SDK never removes observable instruments, so a later reporter with the same ID reuses them.
     """
-    for each in _live_setups:
-        if each.reporter_id == reporter_id and each.reader:
-            return each.reader.exporter.stats()
-    return None
+    setups = [each for each in _live_setups if each.reporter_id == reporter_id]
+    return [each.reader.exporter.stats() for each in setups if each.reader]
 
 
 def _shared_reader(provider: metrics.MeterProvider, target: Target) -> CloudWatchMetricReader | None:
@@ -269,15 +261,20 @@ def _shared_reader(provider: metrics.MeterProvider, target: Target) -> CloudWatc
 
 
 def _reporter_id(shared_reader: CloudWatchMetricReader | None, target: Target) -> str:
-    """Return an ID for a new reporter.
+    """Return an ID for a new reporter: the namespace, with a suffix such as ``#2`` if it is taken.
 
-    It may be the ID of a reporter that is gone, but whose metrics the ``shared_reader`` still publishes.
+    IDs that are no longer in use are reused, even that of a reporter whose metrics the ``shared_reader`` still
+    publishes. Otherwise, meters would accumulate, because the SDK keeps the meters of each ID for the life of the
+    provider.
     """
     taken = {each.reporter_id for each in _live_setups}
     for former in shared_reader.exporter.reporters if shared_reader else ():
         if former not in taken:
             return former
-    return new_reporter_id(target.settings.namespace or target.app_name)
+    taken.update(*(each.reporters for each in live_exporters()))
+    namespace = target.settings.namespace or target.app_name
+    names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _provider_with_new_reader(

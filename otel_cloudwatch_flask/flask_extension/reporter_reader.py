@@ -3,9 +3,7 @@
 Plain metrics are those that belong to no reporter. They must be published only once.
 """
 
-import itertools
 import logging
-import weakref
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -36,25 +34,6 @@ _reporter_readers: "LiveObjects[ReporterReader]" = LiveObjects()
 """The readers that reporters created, oldest first. All other readers belong to the program."""
 
 
-_owners: "weakref.WeakValueDictionary[str, object]" = weakref.WeakValueDictionary()
-"""Maps the ID of each reporter to the object that reserves it."""
-
-
-def new_reporter_id(namespace: str) -> str:
-    """Return an ID that is unique in this process: the namespace, with a suffix such as ``#2`` if it is taken.
-
-    IDs that are no longer in use are reused. Otherwise, meters would accumulate, because the SDK keeps the meters of
-    each ID for the life of the provider.
-    """
-    names = itertools.chain([namespace], (f"{namespace}#{number}" for number in itertools.count(2)))
-    return next(name for name in names if name not in _owners)
-
-
-def claim_reporter_id(reporter_id: str, owner: object) -> None:
-    """Reserve this ID for as long as ``owner`` exists."""
-    _owners[reporter_id] = owner
-
-
 class ReporterReader(CloudWatchMetricReader):
     """A reader that a reporter creates.
 
@@ -71,17 +50,19 @@ class ReporterReader(CloudWatchMetricReader):
             flush_min_interval_seconds=settings.flush_min_interval_seconds,
         )
         self.provider: metrics.MeterProvider | None = None
-        self.reporter_id = ""
         self._timeout_seconds = settings.export_timeout_seconds  # not an argument of the public class
         self._app_name = app_name
-        self._publishes_plain_metrics = False
+        exporter.publishes_plain_metrics = False  # until the first collection decides
         _reporter_readers.add(self)
 
     def remove(self) -> None:
-        """Remove this reader from its provider after its shutdown. The reporter's ID can then be reused."""
-        if not isinstance(self.provider, MeterProvider):
+        """Remove this reader from its provider after its shutdown. The reporter's ID can then be reused.
+
+        Does nothing if the final collection has not ended: a callback hangs, and removing the reader would wait for it.
+        """
+        if not (self.has_collected and isinstance(self.provider, MeterProvider)):
             return
-        if self._publishes_plain_metrics:
+        if self.exporter.publishes_plain_metrics:
             # The successor collects, and thereby drops, the plain metrics that this reader has published so far.
             live = live_readers()
             successor = next((each for each in self._reporters_here() if each in live), None)
@@ -89,7 +70,7 @@ class ReporterReader(CloudWatchMetricReader):
                 successor.collect()
         self.provider.remove_metric_reader(self)
         self.provider = None
-        _owners.pop(self.reporter_id, None)
+        self.exporter.reporters.clear()
 
     def has_priority(self, resource: Resource | None) -> bool:
         """Return whether this reader publishes the plain metrics of its provider, which has this ``resource``."""
@@ -101,9 +82,8 @@ class ReporterReader(CloudWatchMetricReader):
         if not self.exporter.settings.namespace:
             self.exporter.use_namespace(self._namespace_from(resource))
         has_priority = self.has_priority(resource)
-        if self._publishes_plain_metrics and not has_priority:
+        if self.exporter.publishes_plain_metrics and not has_priority:
             _logger.warning(PLAIN_METRICS_LEFT_TO_PROGRAM)
-        self._publishes_plain_metrics = has_priority
         self.exporter.publishes_plain_metrics = has_priority
         super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
 

@@ -348,8 +348,7 @@ class CloudWatchMetricReader(SelectiveReader):
             self._answer(waiters, is_delivered=is_delivered)
         if ends_itself:
             self._close()
-            if self.has_collected:
-                self.remove()
+            self.remove()
 
     def _end_abandoned(self) -> bool:
         """Flush, then begin the shutdown. Returns ``False`` if the shutdown has already begun.

@@ -13,26 +13,20 @@ from otel_cloudwatch_flask.version import __version__
 
 METER_NAME: Final = "otel_cloudwatch_flask.delivery"
 
-Stats = Callable[[], DeliveryStats | None]
 
-
-def observe_delivery(provider: MeterProvider, stats: Stats) -> None:
-    """Create the instruments. They observe what ``stats`` returns, with losses broken down by reason.
-
-    Nothing is observed while ``stats`` returns ``None``.
-    """
+def observe_delivery(provider: MeterProvider, stats: Callable[[], Iterable[DeliveryStats]]) -> None:
+    """Create the instruments. They observe what ``stats`` returns, with losses broken down by reason."""
     meter = provider.get_meter(METER_NAME, __version__)
 
     def observing(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
-        return [lambda _options: [Observation(getattr(found, field)) for found in [stats()] if found]]
+        return [lambda _options: [Observation(getattr(each, field)) for each in stats()]]
 
     def losses(field: str) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
         return [
             lambda _options: [
                 Observation(lost, {"reason": reason})
-                for found in [stats()]
-                if found
-                for reason, lost in getattr(found, field).items()
+                for each in stats()
+                for reason, lost in getattr(each, field).items()
             ]
         ]
 
