@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.facade.call_cache import FacadeSeries
 from otel_cloudwatch_flask.mapping.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
-from otel_cloudwatch_flask.model.units import to_ucum
+from otel_cloudwatch_flask.model.units import UCUM_OF
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.version import __version__
@@ -172,7 +172,7 @@ class Recorder:
             if key not in self._histograms:
                 metric = FacadeMetric(key[0], self._reporter_id)
                 meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())
-                self._histograms[key] = meter.create_histogram(self._claim_name(*key), unit=to_ucum(key[1]))
+                self._histograms[key] = meter.create_histogram(self._claim_name(*key), unit=UCUM_OF[key[1]])
             return self._histograms[key]
 
     def _claim_name(self, metric_name: str, unit: str) -> str:

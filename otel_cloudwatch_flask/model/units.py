@@ -28,7 +28,8 @@ _UCUM_UNITS: Final = (
 )
 """The UCUM equivalents of CloudWatch's units, in the same order."""
 
-_UCUM_OF: Final = dict(zip(CLOUDWATCH_UNITS, _UCUM_UNITS.split(), strict=True))
+UCUM_OF: Final = dict(zip(CLOUDWATCH_UNITS, _UCUM_UNITS.split(), strict=True))
+"""Maps the name of each CloudWatch unit to its UCUM equivalent."""
 
 _BY_CASEFOLDED_NAME: Final = {name.casefold(): name for name in CLOUDWATCH_UNITS}
 
@@ -50,20 +51,18 @@ _BINARY_PREFIXES: Final = {
     "Ti": ("Tera", 1.024**4),
 }
 
+_SECONDS_PER: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
 _BY_UCUM: Final[dict[str, ScaledUnit]] = {
-    **{ucum: ScaledUnit(name) for name, ucum in _UCUM_OF.items()},
+    **{ucum: ScaledUnit(name) for name, ucum in UCUM_OF.items()},
     "": NO_UNIT,
     "ns": ScaledUnit("Microseconds", 0.001),
-    "min": ScaledUnit("Seconds", 60.0),
-    "h": ScaledUnit("Seconds", 3600.0),
-    "d": ScaledUnit("Seconds", 86400.0),
+    **{period: ScaledUnit("Seconds", seconds) for period, seconds in _SECONDS_PER.items()},
     **{prefix + "By": ScaledUnit(big + "bytes", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
     **{prefix + "bit": ScaledUnit(big + "bits", factor) for prefix, (big, factor) in _BINARY_PREFIXES.items()},
     # Some older instrumentations use this word instead of the annotation {request}.
     "requests": ScaledUnit("Count"),
 }
-
-_SECONDS_PER: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 _ANNOTATION: Final = re.compile(r"\{[^{}]*\}")
 
@@ -75,20 +74,6 @@ def canonical_unit(name: str) -> str | None:
     'Milliseconds'
     """
     return _BY_CASEFOLDED_NAME.get(name.casefold())
-
-
-def to_ucum(cloudwatch_unit: str) -> str:
-    """Return the UCUM unit for a CloudWatch unit, ignoring the case of its name.
-
-    Raises ``ValueError`` if CloudWatch has no such unit.
-
-    >>> to_ucum("Bytes/Second")
-    'By/s'
-    """
-    name = canonical_unit(cloudwatch_unit)
-    if name is None:
-        raise ValueError(f"{cloudwatch_unit!r} is not a CloudWatch unit; use one of {', '.join(CLOUDWATCH_UNITS)}")
-    return _UCUM_OF[name]
 
 
 @lru_cache(maxsize=1024)
