@@ -76,14 +76,6 @@ def sendable(value: float) -> float:
     return float(value) if abs(value) >= MIN_MAGNITUDE else 0.0
 
 
-def is_finite(value: float) -> bool:
-    """Return whether a number is neither NaN nor infinite. An int beyond the largest float counts as finite."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return True
-
-
 def are_plain(values: Sequence[float]) -> bool:
     """Return whether all values are of type ``int`` or ``float``, not a subclass, and can be sent unchanged.
 

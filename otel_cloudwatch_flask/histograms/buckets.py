@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from operator import lt
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -88,9 +88,6 @@ def extremes_since(now: Extremes, previous: Extremes) -> Extremes:
     lowered = minimum is not None and minimum < previous_floor
     raised = maximum is not None and maximum > previous_ceiling
     return minimum if lowered else None, maximum if raised else None, floor, ceiling
-
-
-HistogramT = TypeVar("HistogramT", bound="Histogram")
 
 
 @dataclass(slots=True)

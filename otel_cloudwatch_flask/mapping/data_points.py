@@ -4,6 +4,7 @@ Cumulative data points are converted to deltas here, so the rest of the package 
 Only the changes of up-down counters are added up later, when all data points of a series are known.
 """
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -24,7 +25,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
     recorded_extremes,
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
-from otel_cloudwatch_flask.limits import NUMBERS, InvalidPointError, is_finite, sendable
+from otel_cloudwatch_flask.limits import NUMBERS, InvalidPointError, sendable
 from otel_cloudwatch_flask.mapping.temporality import CumulativeToDelta, RunningSum
 from otel_cloudwatch_flask.model.datum import Statistics
 
@@ -80,6 +81,7 @@ class PointReader:
             delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
         if delta is None or not delta.count:
             return None
+        _check_range(delta)
         # Negate the samples and make the factor positive, because only histograms with equal factors can be added.
         return replace(delta.negated(), factor=-factor) if factor < 0 else delta
 
@@ -87,17 +89,19 @@ class PointReader:
         self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
     ) -> SumValue | ChangeValue | GaugeValue | None:
         measured = _number_of(point.value)
-        if not is_finite(measured):
+        if not abs(measured) < math.inf:  # NaN fails every comparison.
             raise InvalidPointError(f"the value {measured}")
         if not isinstance(data, sdk.Sum):
             return GaugeValue(_scaled(measured, factor))
         if _should_become_current(data):
             return ChangeValue(_scaled(measured, factor))
-        if not _should_become_delta(data):
-            return SumValue(_scaled(measured, factor))
-        series_key = _series_key(key, data, point)
-        delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, RunningSum(measured))
-        return None if delta is None else SumValue(_scaled(delta.value, factor))
+        if _should_become_delta(data):
+            series_key = _series_key(key, data, point)
+            delta = self._to_delta.delta(series_key, point.start_time_unix_nano or 0, RunningSum(measured))
+            if delta is None:
+                return None
+            measured = delta.value
+        return SumValue(_scaled(measured, factor))
 
 
 def is_published_unchanged(data: sdk.DataT) -> bool:
@@ -221,17 +225,14 @@ def _bounds_and_counts(point: Any) -> tuple[tuple[float, ...], tuple[int, ...]]:
     return tuple(map(float, point.explicit_bounds)), tuple(point.bucket_counts) or (point.count,)
 
 
-def checked(value: PointValue) -> PointValue:
-    """Return ``value``, or raise :class:`InvalidPointError` if CloudWatch does not accept it.
+def _check_range(histogram: Histogram) -> None:
+    """Raise :class:`InvalidPointError` if CloudWatch does not accept the samples.
 
-    Values must be checked before they are merged: an invalid value would invalidate all values it is merged with.
+    Histograms must be checked before they are merged: an invalid one would invalidate all that it is merged with.
     """
-    if not isinstance(value, Histogram):
-        return value
-    _, _, floor, ceiling = value.extremes
-    if None not in value.extremes:
-        _scaled(floor, value.factor)
-        _scaled(ceiling, value.factor)
+    _, _, floor, ceiling = histogram.extremes
+    if None not in histogram.extremes:
+        _scaled(floor, histogram.factor)
+        _scaled(ceiling, histogram.factor)
     else:
-        distribution(value)  # Without extremes, only the distribution shows how far the samples reach.
-    return value
+        distribution(histogram)  # Without extremes, only the distribution shows how far the samples reach.

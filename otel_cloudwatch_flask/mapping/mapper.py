@@ -15,7 +15,6 @@ from otel_cloudwatch_flask.mapping.data_points import (
     PointReader,
     PointValue,
     SumValue,
-    checked,
     distribution_of,
     is_delta_histogram,
     is_published_unchanged,
@@ -24,6 +23,7 @@ from otel_cloudwatch_flask.mapping.merging import Accumulator
 from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStreams
 from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
 from otel_cloudwatch_flask.model.datum import Datum, Series
+from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -118,13 +118,14 @@ class Mapper:
 
     def _add(self, stream: MetricStream, points: Sequence[Any], entries: Sequence[CacheEntry]) -> None:
         """Add data points one by one, so that an unreadable data point does not affect the others."""
-        are_deltas, factor, as_statistics = is_delta_histogram(stream.data), stream.unit.factor, stream.as_statistics
+        are_deltas, as_statistics = is_delta_histogram(stream.data), stream.as_statistics
+        factor = unit_factor = stream.unit.factor
         nano, seconds = math.nan, 0  # NaN differs from every time.
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:
-                    # Only metrics recorded with add_metric have data points that are marked as negative.
-                    factor = stream.factor(point.attributes or {})
+                    # add_metric records negative samples as absolute values and marks them.
+                    factor = -unit_factor if NEGATIVE_KEY in (point.attributes or ()) else unit_factor
                 if point.time_unix_nano != nano:
                     seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano
                 if are_deltas and entry.own and not entry.shared:
@@ -133,7 +134,7 @@ class Mapper:
                         for series in entry.own:
                             self._datums.append(Datum(series, seconds, content))
                 elif (value := self._points.value(stream.identity, stream.data, point, factor)) is not None:
-                    self._merge(stream, entry, seconds, checked(value))
+                    self._merge(stream, entry, seconds, value)
             except Exception as error:  # noqa: BLE001, PERF203 - data points from other code
                 self._lose(stream.name, error)
 

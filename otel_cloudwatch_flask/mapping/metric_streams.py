@@ -50,15 +50,6 @@ class MetricStream:
         """Whether to send ``StatisticValues`` instead of ``Values`` and ``Counts``."""
         return self.rule.distribution == "statistics"
 
-    def factor(self, attributes: Attributes) -> float:
-        """Return the factor that converts the numbers of a data point to the published unit and sign.
-
-        ``add_metric`` records negative samples as absolute values and marks them, because OpenTelemetry's histograms
-        drop negative samples.
-        """
-        is_negative = self.facade is not None and NEGATIVE_KEY in attributes
-        return -self.unit.factor if is_negative else self.unit.factor
-
 
 class MetricStreams:
     """Selects the metrics of a collection that an exporter publishes.

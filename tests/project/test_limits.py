@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.limits import InvalidPointError, are_plain, is_finite, sendable
+from otel_cloudwatch_flask.limits import InvalidPointError, are_plain, sendable
 from otel_cloudwatch_flask.testing.request_rules import is_acceptable_number
 
 MOST, LEAST = 2.0**360, 2.0**-360
@@ -68,11 +68,3 @@ def test_the_gate_takes_what_is_sendable(value: float) -> None:
     assert is_acceptable_number(sent)
     if is_acceptable_number(value):
         assert sent == float(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "finite"), [(0, True), (1e308, True), (10**400, True), (inf, False), (-inf, False), (nan, False)]
-)
-def test_is_finite(value: float, finite: bool) -> None:  # noqa: FBT001 - a column of the table
-    """Numbers of any magnitude are finite; infinities and NaN are not."""
-    assert is_finite(value) is finite

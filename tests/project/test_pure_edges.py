@@ -11,7 +11,6 @@ from otel_cloudwatch_flask.delivery.compaction import compacted
 from otel_cloudwatch_flask.delivery.error_codes import Kind, failure
 from otel_cloudwatch_flask.errors import ConfigurationError, InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
-from otel_cloudwatch_flask.limits import is_finite
 from otel_cloudwatch_flask.mapping.cardinality import CardinalityGuard
 from otel_cloudwatch_flask.mapping.temporality import RunningSum
 from otel_cloudwatch_flask.model.datum import Series
@@ -200,12 +199,6 @@ class TestPlaces:
         assert repr(guard.epoch()) == "0"
         clock.advance(0.1)
         assert repr(guard.epoch()) == "1"
-
-
-@pytest.mark.parametrize("number", [10**400, -(10**400)])
-def test_numbers_beyond_floats(number: int) -> None:
-    """Integers beyond the range of floats are finite."""
-    assert is_finite(number)
 
 
 class TestTotals:
