@@ -456,6 +456,11 @@ class Settings:
             values |= {"spool_directory": None, "entity": False}
         return cls(**values, stream=_checked_stream(arguments.get("stream")))
 
+    def with_arguments(self, **arguments: object) -> "Settings":
+        """Return a copy with the given ``arguments``. Raises :class:`ConfigurationError` for an invalid one."""
+        given: Any = {key.field: key.resolve(arguments, {}, {}) for key in KEYS if is_given(arguments.get(key.field))}
+        return replace(self, **given)
+
 
 KEYS: Final[tuple[Key, ...]] = tuple(
     replace(hint.__metadata__[0], field=name) for name, hint in Settings.__annotations__.items() if name != "stream"

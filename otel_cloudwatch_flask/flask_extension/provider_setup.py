@@ -305,7 +305,7 @@ def _new_reader(target: Target) -> ReporterReader:
     """Create a reader for the reporter's metrics."""
     factory = client_factory(target.settings.region_name, **target.credentials)
     exporter = CloudWatchMetricExporter.from_settings(target.settings, client=target.client, client_factory=factory)
-    return ReporterReader(exporter, target.settings, target.app_name)
+    return ReporterReader(exporter, target.app_name)
 
 
 def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
-from otel_cloudwatch_flask.config import Settings, parse_namespace
+from otel_cloudwatch_flask.config import parse_namespace
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
@@ -43,14 +43,9 @@ class ReporterReader(CloudWatchMetricReader):
     has priority.
     """
 
-    def __init__(self, exporter: CloudWatchMetricExporter, settings: Settings, app_name: str) -> None:
-        super().__init__(
-            exporter,
-            export_interval_seconds=settings.export_interval_seconds,
-            flush_min_interval_seconds=settings.flush_min_interval_seconds,
-        )
+    def __init__(self, exporter: CloudWatchMetricExporter, app_name: str) -> None:
+        super().__init__(exporter)
         self.provider: metrics.MeterProvider | None = None
-        self._timeout_seconds = settings.export_timeout_seconds  # not an argument of the public class
         self._app_name = app_name
         exporter.publishes_plain_metrics = False  # until the first collection decides
         _reporter_readers.add(self)

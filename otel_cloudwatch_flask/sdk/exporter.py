@@ -54,6 +54,11 @@ TEMPORALITY: Final[dict[type, AggregationTemporality]] = dict.fromkeys(
 """The temporalities to request. CloudWatch adds up values, so counts must be deltas. Others stay cumulative, which is
 the SDK's default.
 """
+AGGREGATION: Final[dict[type, Aggregation]] = {
+    # All non-empty buckets have to fit into one datum, and the zero bucket needs room in addition to max_size.
+    Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)
+}
+"""The aggregation to request: exponential buckets, from which percentiles can be published."""
 
 
 class _Preferences(dict[type, AggregationTemporality]):
@@ -64,12 +69,6 @@ class _Preferences(dict[type, AggregationTemporality]):
     def items(self) -> "ItemsView[type, AggregationTemporality]":  # type: ignore[override]  # typeshed: dict_items
         self.were_read = True
         return super().items()
-
-
-def default_aggregation() -> dict[type, Aggregation]:
-    """Return the preferred aggregation of histograms: exponential buckets, from which percentiles can be published."""
-    # All non-empty buckets have to fit into one datum, and the zero bucket needs room in addition to max_size.
-    return {Histogram: FreshScaleHistogramAggregation(max_size=MAX_BUCKETS - 1)}
 
 
 _live_exporters: "LiveObjects[CloudWatchMetricExporter]" = LiveObjects()
@@ -126,19 +125,7 @@ class CloudWatchMetricExporter(MetricExporter):
         output: Output | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        arguments = {
-            "namespace": namespace,
-            "region_name": region_name,
-            "rules": rules or None,
-            "resource_dimensions": resource_dimensions or None,
-            "max_metrics": max_metrics,
-            "max_backlog_bytes": max_backlog_bytes,
-            "spool_directory": spool_directory,
-            "entity": entity,
-            "output": output,
-            "stream": stream,
-            "client": client,
-        }
+        arguments = {**locals(), "rules": rules or None, "resource_dimensions": resource_dimensions or None}
         settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
         self._set_up(settings, client)
 
@@ -162,7 +149,7 @@ class CloudWatchMetricExporter(MetricExporter):
         client_factory: ClientFactory | None = None,
     ) -> None:
         self._preferences = _Preferences(TEMPORALITY)
-        super().__init__(preferred_temporality=self._preferences, preferred_aggregation=default_aggregation())
+        super().__init__(preferred_temporality=self._preferences, preferred_aggregation=AGGREGATION)
         self._settings = settings
         self._rules = Rules(settings.rules)
         # Whether to publish the metrics that belong to no reporter.

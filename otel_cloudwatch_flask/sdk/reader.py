@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import logging
 import math
-import os
 import queue
 import random
 import threading
@@ -16,21 +15,12 @@ from typing import Any, Final
 from opentelemetry.metrics import Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from otel_cloudwatch_flask.config import (
-    DEFAULT_EXPORT_INTERVAL_SECONDS,
-    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
-    Settings,
-)
+from otel_cloudwatch_flask.config import DEFAULT_EXPORT_INTERVAL_SECONDS, DEFAULT_FLUSH_MIN_INTERVAL_SECONDS, Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-from otel_cloudwatch_flask.sdk.exporter import (
-    TEMPORALITY,
-    CloudWatchMetricExporter,
-    default_aggregation,
-    seconds_until,
-)
+from otel_cloudwatch_flask.sdk.exporter import AGGREGATION, TEMPORALITY, CloudWatchMetricExporter, seconds_until
 from otel_cloudwatch_flask.sdk.internals import (
     EVERY_ATTRIBUTE,
     SelectiveReader,
@@ -106,16 +96,10 @@ class CloudWatchMetricReader(SelectiveReader):
         flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
     ) -> None:
         self._exporter = exporter or CloudWatchMetricExporter()
-        arguments = {
-            "export_interval_seconds": export_interval_seconds,
-            "flush_min_interval_seconds": flush_min_interval_seconds,
-            "rules": self._exporter.settings.rules,
-        }
-        settings = Settings.resolve(arguments=arguments, app_config={}, environ=os.environ)
-        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=default_aggregation())
-        self._interval_seconds = settings.export_interval_seconds
-        self._min_interval_seconds = settings.flush_min_interval_seconds
-        self._timeout_seconds = settings.export_timeout_seconds
+        self._settings = self._exporter.settings.with_arguments(
+            export_interval_seconds=export_interval_seconds, flush_min_interval_seconds=flush_min_interval_seconds
+        )
+        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=AGGREGATION)
         self._is_shut_down = False
         self._is_abandoned = False
         self._measurements = itertools.count()
@@ -135,7 +119,7 @@ class CloudWatchMetricReader(SelectiveReader):
         # the thread.
         self._inbox: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
         self._is_requested = False
-        self._next_collection = time.monotonic() + self._interval_seconds
+        self._next_collection = time.monotonic() + self._settings.export_interval_seconds
         self._exit_deadline: float | None = None
         # Whether a collection has succeeded. Once a shutdown has begun, only later collections count.
         self.has_collected = False
@@ -153,13 +137,7 @@ class CloudWatchMetricReader(SelectiveReader):
     @property
     def settings(self) -> Settings:
         """The settings of this reader and its exporter. The namespace defaults to the provider's service name."""
-        return replace(
-            self._exporter.settings,
-            namespace=self._exporter.settings.namespace or service_name_of(self),
-            export_interval_seconds=self._interval_seconds,
-            export_timeout_seconds=self._timeout_seconds,
-            flush_min_interval_seconds=self._min_interval_seconds,
-        )
+        return replace(self._settings, namespace=self._exporter.settings.namespace or service_name_of(self))
 
     def kept_attributes(self, instrument: Any, name: str) -> Container[str] | None:
         """Return which of an instrument's attributes to store.
@@ -326,7 +304,7 @@ class CloudWatchMetricReader(SelectiveReader):
         earliest, is_delivered, is_last, ends_itself = -math.inf, True, False, False
         while not is_last:
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
-            jitter_seconds = self._interval_seconds * _random.uniform(0, 2 * _JITTER)
+            jitter_seconds = self._settings.export_interval_seconds * _random.uniform(0, 2 * _JITTER)
             due = max(self._next_collection, time.monotonic()) + jitter_seconds
             if not is_delivered:
                 due = min(due, max(self._exporter.sender.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
@@ -337,13 +315,14 @@ class CloudWatchMetricReader(SelectiveReader):
             begun, calls = time.monotonic(), self._exporter.stats_recorder.requests
             # The flush ends before the next collection, which is due even if the flush fails. A collection that is due
             # now belongs to this flush.
-            until_collection = (self._next_collection - begun) % self._interval_seconds
-            background_timeout = min(self._timeout_seconds, max(until_collection, _MIN_FLUSH_SECONDS))
+            until_collection = (self._next_collection - begun) % self._settings.export_interval_seconds
+            background_timeout = min(self._settings.export_timeout_seconds, max(until_collection, _MIN_FLUSH_SECONDS))
             deadline = max((each.deadline for each in waiters), default=begun + background_timeout)
             is_delivered = self._flush_now(exit_deadline or deadline, is_last=is_last)
             # A flush that had nothing to send costs no call, and delays the next one only to limit the CPU time.
             has_called = self._exporter.stats_recorder.requests != calls
-            earliest = begun + min(self._min_interval_seconds, math.inf if has_called else _MIN_FLUSH_SECONDS)
+            longest = math.inf if has_called else _MIN_FLUSH_SECONDS
+            earliest = begun + min(self._settings.flush_min_interval_seconds, longest)
             self._has_ended = is_last
             self._answer(waiters, is_delivered=is_delivered)
         if ends_itself:
@@ -412,7 +391,7 @@ class CloudWatchMetricReader(SelectiveReader):
 
     def _collect_now(self, deadline: float) -> bool:
         """Collect into the backlog. If that fails, log the exception and return ``False``."""
-        self._next_collection = time.monotonic() + self._interval_seconds * (1 - _JITTER)
+        self._next_collection = time.monotonic() + self._settings.export_interval_seconds * (1 - _JITTER)
         measurements = self._count_measurements()
         try:
             if is_registered(self):

@@ -164,7 +164,7 @@ def test_default_of_the_time_between_flushes(
     resolved = resolve({"rules": rules}, app_config)
     assert resolved.flush_min_interval_seconds == expected
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), rules=rules))
-    assert reader._min_interval_seconds == (10.0 if app_config else expected)
+    assert reader.settings.flush_min_interval_seconds == (10.0 if app_config else expected)
     reader.shutdown()
 
 

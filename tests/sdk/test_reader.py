@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -381,7 +382,7 @@ class TestRequests:
 
     def test_the_first_after_a_pause_happens_at_once(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
         """Only flushes that called CloudWatch delay the next one; a flush that had no data to send does not."""
-        reading.reader._min_interval_seconds = NEVER
+        reading.reader._settings = replace(reading.reader.settings, flush_min_interval_seconds=NEVER)
         assert reading.reader.flush()
         reading.counter.add(1)
         reading.reader.request_flush()
