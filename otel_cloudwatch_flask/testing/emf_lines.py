@@ -20,11 +20,11 @@ from otel_cloudwatch_flask.testing.request_rules import ValidationError
 class EmfStream(io.StringIO):
     """A text stream that turns the EMF lines written to it into PutMetricData requests. Ignores other lines.
 
-    :param put: A function that is called with each of these requests.
-    :param refuse: A function that is called with the error of each invalid line.
+    :param put: A function that is called with each of these requests. It may raise ``ValidationError``.
+    :param refuse: A function that is called with the error of each invalid line and request.
     """
 
-    def __init__(self, put: Callable[[dict[str, Any]], object], refuse: Callable[[ValidationError], object]) -> None:
+    def __init__(self, put: Callable[[dict[str, Any]], object], *, refuse: Callable[[ValidationError], object]) -> None:
         super().__init__()
         self._put, self._refuse = put, refuse
         self._unfinished = ""
@@ -39,7 +39,10 @@ class EmfStream(io.StringIO):
                 self._refuse(ValidationError("InvalidEmf", f"{type(error).__name__}: {error}. Line: {line[:200]}"))
                 continue
             for request in requests:
-                self._put(request)
+                try:
+                    self._put(request)
+                except ValidationError as error:  # noqa: PERF203 - others of the line may be valid
+                    self._refuse(error)
         return len(text)
 
 

@@ -11,7 +11,7 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.testing.alarm_state import State, resolved, state_of
 from otel_cloudwatch_flask.testing.emf_lines import EmfStream
 from otel_cloudwatch_flask.testing.published import PublishedMetric, PublishedMetrics
-from otel_cloudwatch_flask.testing.request_rules import ValidationError, unix_time, validation_error
+from otel_cloudwatch_flask.testing.request_rules import ValidationError, unix_time
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -72,7 +72,7 @@ class FakeCloudWatch(PublishedMetrics):
         self._error_lock = threading.Lock()
         self._errors: deque[BaseException] = deque()
         self._validation_errors: list[ValidationError] = []
-        self.stream = EmfStream(self._put, self._validation_errors.append)
+        self.stream = EmfStream(self._put, refuse=self._validation_errors.append)
         """A text stream for ``output="emf"``. The errors of invalid lines are added to ``validation_errors``."""
 
     @property
@@ -146,14 +146,16 @@ class FakeCloudWatch(PublishedMetrics):
 
         :param request: the parameters of the request, such as ``Namespace`` and ``MetricData``.
         """
-        invalid = self._put(request)
-        if invalid is not None:
-            raise client_error(invalid.code, invalid.message, status=invalid.status)
+        try:
+            self._put(request)
+        except ValidationError as error:
+            self._validation_errors.append(error)
+            raise client_error(error.code, error.message, status=error.status) from None
         metadata = {"RequestId": "fake", "HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}
         return {"ResponseMetadata": metadata}
 
-    def _put(self, request: Mapping[str, Any]) -> ValidationError | None:
-        """Store a valid request, or return the error of an invalid one. Raises the errors of :meth:`fail_next`."""
+    def _put(self, request: Mapping[str, Any]) -> None:
+        """Store a request. Raises the errors of :meth:`fail_next`, and ``ValidationError`` for an invalid request."""
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
         with self._error_lock:
@@ -161,13 +163,7 @@ class FakeCloudWatch(PublishedMetrics):
             queued = self._errors.popleft() if self._errors else None
         if queued is not None:
             raise queued
-        now = self._clock()
-        invalid = validation_error(request, size_bytes=_size_bytes(request), now=now)
-        if invalid is None:
-            self.store(request, now=now)
-        else:
-            self._validation_errors.append(invalid)
-        return invalid
+        self.store(request, size_bytes=_size_bytes(request), now=self._clock())
 
 
 def problem_of(stats: DeliveryStats) -> str:

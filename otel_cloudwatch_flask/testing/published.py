@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.model.datum import Dimensions
 from otel_cloudwatch_flask.observation.tally import Content, Tally, content_of
-from otel_cloudwatch_flask.testing.request_rules import datums_of, unix_time
+from otel_cloudwatch_flask.testing.request_rules import datums_of, unix_time, validation_error
 
 Pairs: TypeAlias = Mapping[str, object] | None
 
@@ -95,12 +95,16 @@ class PublishedMetrics:
         """The accepted datums as they were sent."""
         return [accepted.datum for accepted in self.accepted]
 
-    def store(self, request: Mapping[str, Any], *, now: float) -> int:
-        """Store a valid request, and return how many datums it contains.
+    def store(self, request: Mapping[str, Any], *, size_bytes: int | None, now: float) -> int:
+        """Store a request, and return how many datums it contains.
 
         :param request: the parameters of PutMetricData.
+        :param size_bytes: length of the uncompressed body, or ``None`` if it must not be checked.
         :param now: time of arrival, in Unix seconds.
+        :raises ValidationError: if CloudWatch would refuse the request.
         """
+        if error := validation_error(request, size_bytes=size_bytes, now=now):
+            raise error
         # Copied because the caller may reuse the request.
         request = copy.deepcopy(request)
         datums = list(_accepted_datums(request, now))

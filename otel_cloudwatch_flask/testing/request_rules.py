@@ -12,7 +12,6 @@ everything, so :class:`otel_cloudwatch_flask.testing.fake.FakeCloudWatch` and
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
@@ -27,13 +26,12 @@ _VALUE_FORMS: Final = ("Value", "Values", "StatisticValues")
 _MAX_ERRORS_LISTED: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationError:
-    """An error response: its code, message and HTTP status."""
+class ValidationError(Exception):
+    """Raised if CloudWatch would refuse a request. Contains the code, message and HTTP status of its response."""
 
-    code: str
-    message: str
-    status: int = 400
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.status = code, message, status
 
 
 def validation_error(

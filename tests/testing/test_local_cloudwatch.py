@@ -238,7 +238,7 @@ def test_invalid_queries(client: "CloudWatchClient", asked: Any, code: str) -> N
     ],
 )
 def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed: dict[str, object], code: str) -> None:
-    """A query with an invalid time is rejected."""
+    """A query with an invalid time is rejected, and counted as refused."""
     question = {
         "Namespace": "Shop",
         "MetricName": "a",
@@ -250,6 +250,8 @@ def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed:
     headers = {**JSON_HEADERS, "X-Amz-Target": "GraniteServiceVersion20100801.GetMetricStatistics"}
     status, answer_headers, _ = post(cloudwatch, json.dumps({**question, **changed}).encode(), headers)
     assert (status, answer_headers["x-amzn-query-error"]) == (400, f"{code};Sender")
+    assert [refused.code for refused in cloudwatch.validation_errors] == [code]
+    assert cloudwatch.traffic.refused == 1
 
 
 @pytest.mark.parametrize(

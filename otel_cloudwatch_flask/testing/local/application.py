@@ -13,7 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from otel_cloudwatch_flask.testing.emf_lines import EmfStream
 from otel_cloudwatch_flask.testing.local.json_protocol import (
-    UnreadableCallError,
+    error_response,
     operation_of,
     parameters_of,
     response_of,
@@ -21,7 +21,7 @@ from otel_cloudwatch_flask.testing.local.json_protocol import (
 )
 from otel_cloudwatch_flask.testing.local.queries import list_metrics, metric_data, metric_statistics
 from otel_cloudwatch_flask.testing.published import PublishedMetrics
-from otel_cloudwatch_flask.testing.request_rules import ValidationError, validation_error
+from otel_cloudwatch_flask.testing.request_rules import ValidationError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -53,7 +53,7 @@ class Traffic:
     """The numbers of requests, bytes and datums that LocalCloudWatch has received.
 
     :param put_requests: PutMetricData requests, and EMF lines that are equivalent to one.
-    :param refused: unreadable requests, invalid PutMetricData requests, and invalid EMF lines.
+    :param refused: refused requests of all kinds, and refused EMF lines.
     :param faulted: PutMetricData requests that were answered with a :class:`Fault`.
     :param bytes_received: bytes in the bodies of PutMetricData requests, as received.
     :param bytes_uncompressed: bytes in the bodies of PutMetricData requests, after decompression.
@@ -93,7 +93,7 @@ class CloudWatchApplication:
         self._traffic = Traffic()
         self._validation_errors: deque[ValidationError] = deque(maxlen=_MAX_ERRORS_KEPT)
         self._faults: deque[Fault] = deque()
-        self.stream = EmfStream(self._put_line, self._rejected)
+        self.stream = EmfStream(self._put_line, refuse=self._refuse)
         """A text stream that publishes the EMF lines written to it, such as the output of a child process."""
 
     @property
@@ -122,8 +122,9 @@ class CloudWatchApplication:
         request = Request(environ)
         try:
             response = self._answer(request)
-        except UnreadableCallError as error:
-            response = response_of(self._rejected(error.response))
+        except ValidationError as error:
+            self._refuse(error)
+            response = error_response(error)
         except ClientDisconnected as error:  # in the middle of the body
             return error(environ, start_response)
         return response(environ, start_response)
@@ -141,31 +142,22 @@ class CloudWatchApplication:
         if operation == "PutDashboard":
             self.dashboards[parameters["DashboardName"]] = parameters["DashboardBody"]
             return response_of({"DashboardValidationMessages": []})
-        message = f"LocalCloudWatch does not support {operation}."
-        raise UnreadableCallError("UnknownOperationException", message)
+        raise ValidationError("UnknownOperationException", f"LocalCloudWatch does not support {operation}.")
 
     def _put_metric_data(self, parameters: Mapping[str, Any], size_bytes: int, request: Request) -> Response:
         if self.latency_seconds:
             self._sleep(self.latency_seconds)
         fault = self._next_fault(parameters)
         if fault is None or fault.after_storing:
-            invalid = self._put(parameters, size_bytes)
-            if fault is None or invalid is not None:
-                return response_of(invalid or {})
-        return _failure(fault, request)
+            self._store(parameters, size_bytes)
+        return response_of({}) if fault is None else _failure(fault, request)
 
-    def _put(self, parameters: Mapping[str, Any], size_bytes: int | None) -> ValidationError | None:
-        """Store a valid request, or return the error of an invalid one."""
-        now = self._clock()
-        invalid = validation_error(parameters, size_bytes=size_bytes, now=now)
-        if invalid is not None:
-            return self._rejected(invalid)
-        self._count(datums=self.published.store(parameters, now=now))
-        return None
+    def _store(self, parameters: Mapping[str, Any], size_bytes: int | None) -> None:
+        self._count(datums=self.published.store(parameters, size_bytes=size_bytes, now=self._clock()))
 
     def _put_line(self, parameters: Mapping[str, Any]) -> None:
         self._count(put_requests=1)
-        self._put(parameters, None)
+        self._store(parameters, None)
 
     def _next_fault(self, parameters: Mapping[str, Any]) -> Fault | None:
         with self._lock:
@@ -177,11 +169,10 @@ class CloudWatchApplication:
             self._count(faulted=1)
         return fault
 
-    def _rejected(self, error: ValidationError) -> ValidationError:
+    def _refuse(self, error: ValidationError) -> None:
         with self._lock:
             self._validation_errors.append(error)
         self._count(refused=1)
-        return error
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -195,4 +186,4 @@ def _failure(fault: Fault, request: Request) -> Response:
         connection.shutdown(socket.SHUT_RDWR)
         # werkzeug's server treats this exception as a client that has disconnected, and does not log it.
         raise ConnectionResetError("The connection was closed by a Fault.")
-    return response_of(ValidationError(fault.code, "Fault injected by a test.", fault.status))
+    return error_response(ValidationError(fault.code, "Fault injected by a test.", fault.status))

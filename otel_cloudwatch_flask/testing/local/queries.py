@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -16,17 +16,14 @@ _PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 _METRICS_PER_PAGE: Final = 500
 
 
-def metric_statistics(
-    accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]
-) -> dict[str, Any] | ValidationError:
+def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Answer GetMetricStatistics, with one data point for each period and unit in which the metric has data.
 
     The metric must have exactly the given dimensions. As in CloudWatch, there are no percentiles for periods that
-    contain negative values, or statistic sets whose minimum and maximum differ.
+    contain negative values, or statistic sets whose minimum and maximum differ. Raises :class:`ValidationError` if the
+    parameters are invalid.
     """
-    error = next(_query_errors(parameters), None)
-    if error is not None:
-        return error
+    _check(parameters)
     period, statistics = int(parameters["Period"]), parameters.get("Statistics")
     tallies: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
     for datum in filter(_filter(parameters), accepted):
@@ -40,18 +37,19 @@ def metric_statistics(
     return {"Label": parameters["MetricName"], "Datapoints": points}
 
 
-def metric_data(accepted: Sequence[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any] | ValidationError:
-    """Answer GetMetricData by calling :func:`metric_statistics` for each query. Metric math is not supported."""
+def metric_data(accepted: Sequence[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer GetMetricData by calling :func:`metric_statistics` for each query.
+
+    Raises :class:`ValidationError` if a query is invalid or contains metric math, which is not supported.
+    """
     results = []
     for query in parameters["MetricDataQueries"]:
         if "MetricStat" not in query:
-            return ValidationError("ValidationError", "LocalCloudWatch does not support metric math.")
+            raise ValidationError("ValidationError", "LocalCloudWatch does not support metric math.")
         merged = {**parameters, **query["MetricStat"]["Metric"], **query["MetricStat"]}
         name = merged["Stat"]
         kind = "Statistics" if _STATISTIC.fullmatch(name) else "ExtendedStatistics"
         found = metric_statistics(accepted, {**merged, kind: [name]})
-        if isinstance(found, ValidationError):
-            return found
         if query.get("ReturnData", True):
             points = found["Datapoints"][:: 1 if parameters.get("ScanBy") == "TimestampAscending" else -1]
             results.append(_data_result(query, f"{found['Label']} {name}", points, name))
@@ -82,19 +80,19 @@ def list_metrics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any
     return {"Metrics": listed, **more}
 
 
-def _query_errors(parameters: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Yield the errors that boto3 does not detect before it sends a query."""
+def _check(parameters: Mapping[str, Any]) -> None:
+    """Raise :class:`ValidationError` for errors that boto3 does not detect before it sends a query."""
     statistics, percentiles = parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or []
     if bool(statistics) == bool(percentiles):
         message = "Must specify either Statistics or ExtendedStatistics, but not both."
-        yield ValidationError("InvalidParameterCombination", message)
+        raise ValidationError("InvalidParameterCombination", message)
     if not all([*map(_STATISTIC.fullmatch, statistics), *map(_PERCENTILE.fullmatch, percentiles)]):
         message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
-        yield ValidationError("InvalidParameterValue", message)
+        raise ValidationError("InvalidParameterValue", message)
     start, end = map(unix_time, (parameters["StartTime"], parameters["EndTime"]))
     if start is None or end is None or start >= end:
         message = "The parameter StartTime must be less than the parameter EndTime."
-        yield ValidationError("InvalidParameterValue", message)
+        raise ValidationError("InvalidParameterValue", message)
 
 
 def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
