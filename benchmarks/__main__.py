@@ -25,7 +25,7 @@ BENCHMARKS = (
     "import_time",
     "lambda_start",
 )
-"""Modules with a function ``run(*, short)`` that returns a printable report, in running order."""
+"""Modules with a function ``run(*, short)`` that returns a report, in running order."""
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
     for name in arguments.names or BENCHMARKS:
         begun = time.perf_counter()
         # Import lazily, so that the processes of one benchmark do not import other benchmarks.
-        outcome = import_module(f"benchmarks.{name}").run(short=arguments.short)
-        claims += outcome.claims if isinstance(outcome, Report) else []
-        console.print(outcome)
+        report: Report = import_module(f"benchmarks.{name}").run(short=arguments.short)
+        claims += report.claims
+        console.print(report)
         console.print(f"{name}: {time.perf_counter() - begun:.0f} s\n", highlight=False)
     console.print(claims_table(claims))
     if arguments.update:

@@ -6,7 +6,7 @@ own process, whose memory is read before and after. The last scenario measures t
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, Final
@@ -15,10 +15,11 @@ from flask import Flask
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import Counter, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
-from rich.table import Table
 from werkzeug.test import EnvironBuilder
 
 from benchmarks.harness import Remote, rss_bytes
+from benchmarks.measured_apps import answer
+from benchmarks.report import Report, table
 from otel_cloudwatch_flask import (
     CloudWatchMetricExporter,
     CloudWatchMetricReader,
@@ -97,7 +98,7 @@ def hosts(tally: Tally, number: int) -> tuple[float, float]:
     for chunk in _chunks(range(number)):
         for item in chunk:
             forged = f"{source.getrandbits(64):x}.example"
-            _request(app, f"/items/{item % 100}", forged)
+            answer(app, EnvironBuilder(path=f"/items/{item % 100}", base_url=f"http://{forged}").get_environ())
         reporter.flush(_FLUSH_TIMEOUT_SECONDS)
     reporter.shutdown()
     return number, tally.of("http.server.duration").samples
@@ -159,25 +160,26 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 }
 
 
-def run(*, short: bool) -> Table:
+def run(*, short: bool) -> Report:
     """Run every scenario, and return the table of outcomes."""
     number = 8_000 if short else 100_000
-    table = Table(title=f"{number:,} forged attribute values, {FLUSHES} flushes, max_metrics=1000")
-    for heading in ("", "metrics", "overflow series", "recorded", "published", "seconds", "RSS growth, MiB"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for title in SCENARIOS:
-        with Remote(partial, outcome_of, title) as scenario:
-            outcome = scenario(number)
-        table.add_row(
-            title,
-            str(outcome.metrics),
-            str(outcome.overflow_series),
-            f"{outcome.recorded:,.0f}",
-            f"{outcome.published:,.0f}",
-            f"{outcome.seconds:.1f}",
-            f"{outcome.rss_growth_bytes / 2**20:.0f}",
-        )
-    return table
+    title = f"{number:,} forged attribute values, {FLUSHES} flushes, max_metrics=1000"
+    headings = ("", "metrics", "overflow series", "recorded", "published", "seconds", "RSS growth, MiB")
+    return Report([table(title, headings, (_row(scenario, number) for scenario in SCENARIOS))])
+
+
+def _row(title: str, number: int) -> tuple[str, ...]:
+    with Remote(partial, outcome_of, title) as scenario:
+        outcome: Outcome = scenario(number)
+    return (
+        title,
+        str(outcome.metrics),
+        str(outcome.overflow_series),
+        f"{outcome.recorded:,.0f}",
+        f"{outcome.published:,.0f}",
+        f"{outcome.seconds:.1f}",
+        f"{outcome.rss_growth_bytes / 2**20:.0f}",
+    )
 
 
 def outcome_of(title: str, number: int) -> Outcome:
@@ -202,12 +204,3 @@ def _chunks(numbers: range) -> Iterator[range]:
     """Split the numbers into as many parts as there are flushes."""
     size = max(1, len(numbers) // FLUSHES)
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
-
-
-def _request(app: Flask, path: str, host: str) -> None:
-    builder = EnvironBuilder(path=path, base_url=f"http://{host}")
-    body: Iterable[bytes] = app.wsgi_app(builder.get_environ(), lambda _status, _headers, *_: lambda _data: None)
-    for _ in body:
-        pass
-    close: Callable[[], None] = getattr(body, "close", lambda: None)
-    close()

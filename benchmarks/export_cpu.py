@@ -5,7 +5,7 @@ points as dictionaries; for the EMF libraries, only the serialization of events 
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.harness import Remote, cpu_ms, interleaved, median_ratio
 from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200, KINDS, Kind
-from benchmarks.report import Claim, Report
+from benchmarks.report import Claim, Report, table
 from benchmarks.ways import (
     ADOT,
     BOTO3,
@@ -30,7 +30,7 @@ from benchmarks.ways import (
     POWERTOOLS,
     SDK,
     Prepared,
-    installed,
+    installed_ways,
 )
 
 COLUMNS: Final = (SDK, OURS, BOTO3, OTLP, OTLP_EXPONENTIAL, OURS_EMF, ADOT, EMF, POWERTOOLS)
@@ -76,7 +76,7 @@ class Exports(Prepared):
 
 def run(*, short: bool) -> Report:
     """Measure every case, and return the report."""
-    ways, missing = installed(COLUMNS)
+    ways, missing = installed_ways(COLUMNS)
     results = figures_of(SHORT if short else LONG, ways)
     collected = collected_figures(rounds=5 if short else 15)
     growths = {kind: growth(kind, rounds=7 if short else 15) for kind in (COUNTERS, HISTOGRAMS_5)}
@@ -100,7 +100,7 @@ def figures_of(cases: tuple[Case, ...], ways: list[str]) -> dict[tuple[Kind, int
 
 def collected_figures(rounds: int) -> Figures:
     """Measure collection and export together, since OTLP's cumulative histograms are expensive to collect."""
-    ways, _ = installed(COLLECTED)
+    ways, _ = installed_ways(COLLECTED)
     return _alternating({way: (way, HISTOGRAMS_200, SMALL) for way in ways}, rounds)
 
 
@@ -154,18 +154,17 @@ def _growth_claims(growths: Mapping[Kind, float]) -> Iterator[Claim]:
 
 
 def _table(results: Mapping[tuple[Kind, int], Figures], ways: list[str]) -> Table:
-    table = Table(title="CPU of one export, series of three attributes: milliseconds, medians")
-    for heading in ("", "series", *ways):
-        table.add_column(heading, justify="right" if heading else "left")
-    for (kind, series), figures in results.items():
-        cells = (f"{statistics.median(figures[way]):.1f}" if way in figures else "" for way in ways)
-        table.add_row(kind.title, f"{series:,}", *cells)
-    return table
+    rows = (
+        (kind.title, f"{series:,}", *(_median(figures[way]) if way in figures else "" for way in ways))
+        for (kind, series), figures in results.items()
+    )
+    return table("CPU of one export, series of three attributes: milliseconds, medians", ("", "series", *ways), rows)
 
 
 def _collected_table(figures: Figures) -> Table:
-    table = Table(title=f"CPU of collection and export, {SMALL} {HISTOGRAMS_200.title}: milliseconds, medians")
-    for way in figures:
-        table.add_column(way, justify="right")
-    table.add_row(*(f"{statistics.median(each):.1f}" for each in figures.values()))
-    return table
+    title = f"CPU of collection and export, {SMALL} {HISTOGRAMS_200.title}: milliseconds, medians"
+    return table(title, figures, [map(_median, figures.values())])
+
+
+def _median(milliseconds: Sequence[float]) -> str:
+    return f"{statistics.median(milliseconds):.1f}"

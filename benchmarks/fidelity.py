@@ -28,11 +28,12 @@ from opentelemetry.sdk.metrics.view import (
     ExponentialBucketHistogramAggregation,
     View,
 )
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import nearest_rank
-from benchmarks.measurements import our_reader
+from benchmarks.measurements import collected, our_reader
+from benchmarks.report import Report, table
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 
@@ -136,7 +137,7 @@ class Bench:
         self._cloudwatch.clear()
         if not self._reporter.flush(_FLUSH_TIMEOUT_SECONDS):
             raise RuntimeError("the samples were not published")
-        buckets = _buckets_of(_collected(self._reader))
+        buckets = _buckets_of(collected(self._reader))
         return {name: self._judged(name, sorted(samples), buckets[name]) for name in aggregations}
 
     def _judged(self, name: str, samples: Samples, buckets: list[Bucket]) -> Outcome:
@@ -160,10 +161,10 @@ class Bench:
         )
 
 
-def run(*, short: bool) -> Group:
+def run(*, short: bool) -> Report:
     """Measure all distributions, sizes and aggregations, and lognormal samples in the SDK's default buckets."""
     runs = _RUNS_IN_SHORT if short else _RUNS
-    return Group(_every_distribution(runs), _lognormals(_LOGNORMAL_RUNS_IN_SHORT if short else _LOGNORMAL_RUNS))
+    return Report([_every_distribution(runs), _lognormals(_LOGNORMAL_RUNS_IN_SHORT if short else _LOGNORMAL_RUNS)])
 
 
 def outcomes_of(name: str, size: int, runs: int) -> dict[str, list[Outcome]]:
@@ -195,17 +196,19 @@ def mean_errors(outcomes: Sequence[Outcome], percentiles: Sequence[float] = PERC
 
 
 def _every_distribution(runs: Mapping[int, int]) -> Table:
-    table = Table(title="Relative error of p50, p90, p99, p99.9: as published, and with bucket midpoints")
-    for heading in ("distribution", "samples", "runs", "aggregation"):
-        table.add_column(heading)
-    for heading in ("ours mean", "midpoints", "ours worst", "midpoints", "worse?", "buckets off", "sum off", "exact"):
-        table.add_column(heading, justify="right")
+    made = table(
+        "Relative error of p50, p90, p99, p99.9: as published, and with bucket midpoints",
+        (
+            *("", "samples", "runs", "aggregation", "ours mean", "midpoints", "ours worst", "midpoints"),
+            *("worse?", "buckets off", "sum off", "exact"),
+        ),
+    )
     for name in DISTRIBUTIONS:
         for size, number in runs.items():
             for aggregation, outcomes in outcomes_of(name, size, number).items():
-                table.add_row(name, f"{size:,}", str(number), aggregation, *_figures(outcomes))
-        table.add_section()
-    return table
+                made.add_row(name, f"{size:,}", str(number), aggregation, *_figures(outcomes))
+        made.add_section()
+    return made
 
 
 def _figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -220,19 +223,20 @@ def _figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _lognormals(runs: int) -> Table:
-    table = Table(title=f"The SDK's default buckets, 1,000 lognormal samples: mean relative error, {runs} runs each")
-    for heading in ("median ms", "sigma", "percentile", "ours", "midpoints", "ours / midpoints"):
-        table.add_column(heading, justify="right")
+    made = table(
+        f"The SDK's default buckets, 1,000 lognormal samples: mean relative error, {runs} runs each",
+        ("median ms", "sigma", "percentile", "ours", "midpoints", "ours / midpoints"),
+    )
     everything: list[Outcome] = []
     for mu, sigma in LOGNORMALS:
         outcomes = lognormal_outcomes(mu, sigma, runs)
         everything += outcomes
         for percent in (50.0, 90.0, 99.0):
-            table.add_row(f"{math.exp(mu):.0f}", f"{sigma}", f"p{percent:g}", *_ratio(outcomes, [percent]))
-        table.add_row("", "", "all three", *_ratio(outcomes, [50.0, 90.0, 99.0]))
-        table.add_section()
-    table.add_row("", "", "everything", *_ratio(everything, [50.0, 90.0, 99.0]))
-    return table
+            made.add_row(f"{math.exp(mu):.0f}", f"{sigma}", f"p{percent:g}", *_ratio(outcomes, [percent]))
+        made.add_row("", "", "all three", *_ratio(outcomes, [50.0, 90.0, 99.0]))
+        made.add_section()
+    made.add_row("", "", "everything", *_ratio(everything, [50.0, 90.0, 99.0]))
+    return made
 
 
 def _ratio(outcomes: Sequence[Outcome], percentiles: Sequence[float]) -> tuple[str, str, str]:
@@ -262,13 +266,6 @@ def _edges(point: Any) -> list[Bucket]:
     zero = [Bucket(0.0, 0.0, point.zero_count)] if point.zero_count else []
     indices = enumerate(point.positive.bucket_counts, point.positive.offset)
     return zero + [Bucket(base**i, base ** (i + 1), count) for i, count in indices if count]
-
-
-def _collected(reader: InMemoryMetricReader) -> MetricsData:
-    data = reader.get_metrics_data()
-    if data is None:
-        raise RuntimeError("nothing was collected")
-    return data
 
 
 def _relative_error(estimate: float, exact: float) -> float:
@@ -318,7 +315,7 @@ def otlp_percentiles(samples: Samples) -> list[float]:
         preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()},
     )
     _record(samples, reader)
-    buckets = _buckets_of(_collected(reader))["latency"]
+    buckets = _buckets_of(collected(reader))["latency"]
     midpoints = [bucket.midpoint for bucket in buckets for _ in range(bucket.samples)]
     return [nearest_rank(midpoints, percent) for percent in PERCENTILES]
 
@@ -347,16 +344,15 @@ def _errors_in(checkout: Path) -> Errors:
 def comparison(checkout: Path) -> Table:
     """Return a table that compares this checkout with another one, and with OTLP's exponential histograms."""
     ours, theirs, otlp = _errors_in(ROOT), _errors_in(checkout), errors_of(otlp_percentiles)
-    table = Table(
-        title="Relative error of percentiles over seven distributions of 10 to 100,000 samples: median / worst"
+    made = table(
+        "Relative error of percentiles over seven distributions of 10 to 100,000 samples: median / worst",
+        ("", "this checkout", str(checkout), "OTLP, exponential", "this checkout is"),
     )
-    for heading in ("", "this checkout", str(checkout), "OTLP, exponential", "this checkout is"):
-        table.add_column(heading, justify="right" if heading else "left")
     for percent in PERCENTILES:
         each = (ours[percent], theirs[percent], otlp[percent])
         cells = (f"{statistics.median(errors):.1%} / {max(errors):.1%}" for errors in each)
-        table.add_row(f"p{percent:g}", *cells, "no worse" if _is_no_worse(*each[:2]) else "WORSE")
-    return table
+        made.add_row(f"p{percent:g}", *cells, "no worse" if _is_no_worse(*each[:2]) else "WORSE")
+    return made
 
 
 def _is_no_worse(errors: Sequence[float], others: Sequence[float]) -> bool:

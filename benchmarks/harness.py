@@ -11,21 +11,32 @@ import resource
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+_Figure = TypeVar("_Figure")
 
 _WARM_UP_ROUNDS: Final = 2
 _FOREIGN_SETTINGS: Final = ("AWS_", "OTEL_", "CLOUDWATCH_", "POWERTOOLS_", "PROMETHEUS_")
 
 
-def are_installed(modules: Sequence[str]) -> bool:
-    """Return whether all of these modules can be imported."""
-    return all(_is_installed(module) for module in modules)
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Something to measure: a function that creates it, and the modules that it requires."""
+
+    make: Callable[..., Any]
+    needs: tuple[str, ...] = ()
+
+
+def installed(alternatives: Mapping[str, Alternative]) -> tuple[list[str], list[str]]:
+    """Return the names of the alternatives whose modules are installed, and the other names."""
+    here = [name for name, each in alternatives.items() if all(map(_is_installed, each.needs))]
+    return here, [name for name in alternatives if name not in here]
 
 
 def optional(module: str) -> Any:
@@ -55,19 +66,13 @@ class Remote:
     def __enter__(self) -> "Remote":  # noqa: PYI034 - Python 3.10's typing has no Self
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
     def __call__(self, *arguments: object) -> Any:
         """Call the remote object."""
         self._ready.result()
         return self._pool.submit(_call, arguments).result()
-
-    def close(self) -> None:
-        """End the process."""
-        self._pool.shutdown()
 
 
 _made: list[Callable[..., Any]] = []
@@ -94,11 +99,11 @@ def _call(arguments: tuple[object, ...]) -> Any:
 
 
 def interleaved(
-    measures: Mapping[str, Callable[[], float]], rounds: int, *, warm_up_rounds: int = _WARM_UP_ROUNDS
-) -> dict[str, list[float]]:
+    measures: Mapping[str, Callable[[], _Figure]], rounds: int, *, warm_up_rounds: int = _WARM_UP_ROUNDS
+) -> dict[str, list[_Figure]]:
     """Return the figures of each round after the warm-up. Each round starts with a different measure."""
     names = list(measures)
-    figures: dict[str, list[float]] = {name: [] for name in names}
+    figures: dict[str, list[_Figure]] = {name: [] for name in names}
     for number in range(warm_up_rounds + rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -109,6 +114,11 @@ def interleaved(
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
     """Return the median of the rounds' ratios, which is robust against drift."""
     return statistics.median(above / below for above, below in zip(numerators, denominators, strict=True))
+
+
+def medians(rows: Iterable[Sequence[float]]) -> list[float]:
+    """Return the median of each column."""
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
 def nearest_rank(ordered: Sequence[float], percent: float) -> float:

@@ -4,14 +4,15 @@ Each figure is the median of new processes, which alternate, so that other load 
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 from rich.table import Table
 
-from benchmarks.report import Claim, Report
+from benchmarks.harness import interleaved, medians
+from benchmarks.report import Claim, Report, table
 
 _FRAMEWORKS = "import flask, opentelemetry.sdk.metrics.export, opentelemetry.sdk.metrics.view"
 _WITHOUT = "Flask and the OpenTelemetry SDK"
@@ -32,18 +33,14 @@ print(time.perf_counter() - begun[0], time.process_time() - begun[1])
 
 def run(*, short: bool) -> Report:
     """Import in alternating processes, and return the report."""
-    rounds = 5 if short else 31
-    milliseconds: dict[str, list[tuple[float, float]]] = {name: [] for name in _PROGRAMS}
     with tempfile.TemporaryDirectory() as cache:
-        for number in range(rounds + 1):
-            for name, program in _PROGRAMS.items():
-                timed = _timed(program, cache)
-                if number:  # the first round compiles, as pip does during installation
-                    milliseconds[name].append(timed)
-    medians = {name: _medians(each) for name, each in milliseconds.items()}
-    more = medians[_WITH][0] - medians[_WITHOUT][0]
+        measures = {name: partial(_timed, program, cache) for name, program in _PROGRAMS.items()}
+        # The first round compiles, as pip does during installation.
+        milliseconds = interleaved(measures, 5 if short else 31, warm_up_rounds=1)
+    typical = {name: medians(each) for name, each in milliseconds.items()}
+    more = typical[_WITH][0] - typical[_WITHOUT][0]
     return Report(
-        [_table(medians)], [Claim("import beyond Flask and the OpenTelemetry SDK", more, at_most=60, unit=" ms")]
+        [_table(typical)], [Claim("import beyond Flask and the OpenTelemetry SDK", more, at_most=60, unit=" ms")]
     )
 
 
@@ -56,16 +53,10 @@ def _timed(program: str, cache: str) -> tuple[float, float]:
     return clock, processor
 
 
-def _medians(milliseconds: list[tuple[float, float]]) -> list[float]:
-    return [statistics.median(column) for column in zip(*milliseconds, strict=True)]
-
-
-def _table(medians: dict[str, list[float]]) -> Table:
-    table = Table(title="Import in a fresh process")
-    for heading in ("", "median ms", "more", "CPU ms", "more"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    without = medians[_WITHOUT]
-    for name, (clock, processor) in medians.items():
-        more = (f"{clock - without[0]:+.0f}", f"{processor - without[1]:+.0f}")
-        table.add_row(name, f"{clock:.0f}", more[0], f"{processor:.0f}", more[1])
-    return table
+def _table(typical: dict[str, list[float]]) -> Table:
+    without = typical[_WITHOUT]
+    rows = (
+        (name, f"{clock:.0f}", f"{clock - without[0]:+.0f}", f"{processor:.0f}", f"{processor - without[1]:+.0f}")
+        for name, (clock, processor) in typical.items()
+    )
+    return table("Import in a fresh process", ("", "median ms", "more", "CPU ms", "more"), rows)

@@ -6,14 +6,15 @@ are medians.
 """
 
 import os
-import statistics
 import subprocess
 import sys
+from functools import partial
 from typing import Final
 
 from rich.table import Table
 
-from benchmarks.report import Claim, Report
+from benchmarks.harness import interleaved, medians
+from benchmarks.report import Claim, Report, table
 from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch
 
 _NONE: Final = "no metrics"
@@ -51,21 +52,17 @@ print(1000 * cold, 1000 * statistics.median(warm), file=sys.stderr)
 
 def run(*, short: bool) -> Report:
     """Start environments in alternation, and return the report."""
-    rounds = 3 if short else 15
-    figures: dict[str, list[tuple[float, float]]] = {way: [] for way in _WAYS}
     with LocalCloudWatch() as cloudwatch:
-        for number in range(rounds + 1):
-            for way in _WAYS:
-                measured = _measured(way, cloudwatch)
-                if number:  # the first round compiles, as pip does during installation
-                    figures[way].append(measured)
-    medians = {way: [statistics.median(column) for column in zip(*each, strict=True)] for way, each in figures.items()}
-    added = {way: [ms - without for ms, without in zip(medians[way], medians[_NONE], strict=True)] for way in _WAYS}
+        measures = {way: partial(_measured, way, cloudwatch) for way in _WAYS}
+        # The first round compiles, as pip does during installation.
+        figures = interleaved(measures, 3 if short else 15, warm_up_rounds=1)
+    typical = {way: medians(each) for way, each in figures.items()}
+    added = {way: [ms - without for ms, without in zip(typical[way], typical[_NONE], strict=True)] for way in _WAYS}
     claims = [
         Claim("Lambda, cold start: added by EMF / by the API", added["emf"][0] / added["api"][0], at_most=0.7),
         Claim("Lambda, warm invocation: added by EMF", added["emf"][1], at_most=1, unit=" ms"),
     ]
-    return Report([_table(medians, added)], claims)
+    return Report([_table(typical, added)], claims)
 
 
 def _measured(way: str, cloudwatch: LocalCloudWatch) -> tuple[float, float]:
@@ -77,10 +74,10 @@ def _measured(way: str, cloudwatch: LocalCloudWatch) -> tuple[float, float]:
     return cold, warm
 
 
-def _table(medians: dict[str, list[float]], added: dict[str, list[float]]) -> Table:
-    table = Table(title="Lambda invocations: milliseconds, medians")
-    for heading in ("", "cold start", "added", "warm invocation", "added"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for way, (cold, warm) in medians.items():
-        table.add_row(way, f"{cold:.0f}", f"{added[way][0]:+.0f}", f"{warm:.2f}", f"{added[way][1]:+.2f}")
-    return table
+def _table(typical: dict[str, list[float]], added: dict[str, list[float]]) -> Table:
+    rows = (
+        (way, f"{cold:.0f}", f"{added[way][0]:+.0f}", f"{warm:.2f}", f"{added[way][1]:+.2f}")
+        for way, (cold, warm) in typical.items()
+    )
+    headings = ("", "cold start", "added", "warm invocation", "added")
+    return table("Lambda invocations: milliseconds, medians", headings, rows)

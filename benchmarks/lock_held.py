@@ -18,8 +18,8 @@ from rich.table import Table
 
 from benchmarks.harness import Remote, interleaved
 from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200, Kind
-from benchmarks.report import Claim, Report
-from benchmarks.ways import BOTO3, OTLP, OURS, Prepared, installed
+from benchmarks.report import Claim, Report, table
+from benchmarks.ways import BOTO3, OTLP, OURS, Prepared, installed_ways
 
 SERIES: Final = 10_000
 PYTHON: Final = "a loop in Python"
@@ -82,7 +82,7 @@ def longest_ms(work: Callable[[], object]) -> float:
 def run(*, short: bool) -> Report:
     """Measure exports of many series, and return the report."""
     kinds = (HISTOGRAMS_5,) if short else (COUNTERS, HISTOGRAMS_5, HISTOGRAMS_200)
-    ways, missing = installed((OURS, BOTO3) if short else (OURS, BOTO3, OTLP))
+    ways, missing = installed_ways((OURS, BOTO3) if short else (OURS, BOTO3, OTLP))
     medians = medians_of(kinds, ways, rounds=2 if short else 9)
     made = [
         Claim(f"longest stretch, {SERIES:,} {kind}", each[OURS], at_most=MOST_MS, unit=" ms")
@@ -101,18 +101,15 @@ def medians_of(
         loop = stack.enter_context(Remote(Loop))
         for kind in kinds:
             measures: dict[str, Callable[[], float]] = {
-                way: partial(remote, kind, series) for way, remote in remotes.items()
+                **{way: partial(remote, kind, series) for way, remote in remotes.items()},
+                PYTHON: loop,
             }
-            stretches = interleaved({**measures, PYTHON: loop}, rounds, warm_up_rounds=1)
+            stretches = interleaved(measures, rounds, warm_up_rounds=1)
             medians[kind.title] = {way: statistics.median(each) for way, each in stretches.items()}
     return medians
 
 
 def _table(medians: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table(title=f"The longest wait of other threads during an export of {SERIES:,} series: ms, medians")
+    title = f"The longest wait of other threads during an export of {SERIES:,} series: ms, medians"
     ways = list(next(iter(medians.values())))
-    for heading in ("", *ways):
-        table.add_column(heading, justify="right" if heading else "left")
-    for kind, each in medians.items():
-        table.add_row(kind, *(f"{each[way]:.1f}" for way in ways))
-    return table
+    return table(title, ("", *ways), ((kind, *(f"{each[way]:.1f}" for way in ways)) for kind, each in medians.items()))

@@ -3,8 +3,7 @@
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -15,7 +14,7 @@ from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from benchmarks.harness import are_installed, optional
+from benchmarks.harness import Alternative, optional
 from benchmarks.stubs import answer_all_clients
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
 from otel_cloudwatch_flask.config import FlushPolicy
@@ -24,14 +23,6 @@ METRICS: Final = tuple((f"Metric {number}", "Milliseconds" if number % 2 else "C
 PAGE: Final = {"Page": "index"}
 
 View = Callable[[], str]
-
-
-@dataclass(frozen=True, slots=True)
-class App:
-    """A function that creates an app, and the modules that it requires."""
-
-    make: Callable[[], Flask]
-    needs: tuple[str, ...] = ()
 
 
 def bare_app() -> Flask:
@@ -133,6 +124,20 @@ def powertools_app() -> Flask:
     return _app(view)
 
 
+def answer(app: Flask, environ: dict[str, Any]) -> None:
+    """Serve one request as a server does: read the response body and close it."""
+    body: Iterable[bytes] = app(environ, _start_response)
+    for _ in body:
+        pass
+    close: Callable[[], None] | None = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+def _start_response(_status: str, _headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
+    return len
+
+
 def latencies() -> Iterator[float]:
     """Yield latencies endlessly."""
     source = random.Random(1)
@@ -154,22 +159,16 @@ THREE: Final = "this extension, 3 add_metric"
 RECORDS: Final = "3 Histogram.record of the SDK"
 PROMETHEUS: Final = "prometheus_flask_exporter"
 
-APPS: Final[Mapping[str, App]] = {
-    NONE: App(partial(extension_app, 0)),
-    "this extension, 1 add_metric": App(partial(extension_app, 1)),
-    THREE: App(partial(extension_app, 3)),
-    "this extension, 10 add_metric": App(partial(extension_app, 10)),
-    "this extension, instrument=True": App(partial(extension_app, 0, instrument=True)),
-    RECORDS: App(histograms_app),
-    "FlaskInstrumentor": App(instrumented_app),
-    PROMETHEUS: App(prometheus_app, ("prometheus_flask_exporter",)),
-    "flask-cloudwatch-metric, 3 metrics": App(predecessor_app, ("flask_cloudwatch_metric",)),
-    "aws-embedded-metrics, 3 metrics": App(embedded_metrics_app, ("aws_embedded_metrics",)),
-    "Powertools, 3 metrics": App(powertools_app, ("aws_lambda_powertools",)),
+APPS: Final[Mapping[str, Alternative]] = {
+    NONE: Alternative(partial(extension_app, 0)),
+    "this extension, 1 add_metric": Alternative(partial(extension_app, 1)),
+    THREE: Alternative(partial(extension_app, 3)),
+    "this extension, 10 add_metric": Alternative(partial(extension_app, 10)),
+    "this extension, instrument=True": Alternative(partial(extension_app, 0, instrument=True)),
+    RECORDS: Alternative(histograms_app),
+    "FlaskInstrumentor": Alternative(instrumented_app),
+    PROMETHEUS: Alternative(prometheus_app, ("prometheus_flask_exporter",)),
+    "flask-cloudwatch-metric, 3 metrics": Alternative(predecessor_app, ("flask_cloudwatch_metric",)),
+    "aws-embedded-metrics, 3 metrics": Alternative(embedded_metrics_app, ("aws_embedded_metrics",)),
+    "Powertools, 3 metrics": Alternative(powertools_app, ("aws_lambda_powertools",)),
 }
-
-
-def installed_apps() -> tuple[list[str], list[str]]:
-    """Return the apps whose packages are installed, and those whose packages are missing."""
-    here = [name for name, app in APPS.items() if are_installed(app.needs)]
-    return here, [name for name in APPS if name not in here]

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
@@ -93,18 +93,12 @@ class Source:
 
     def collect(self) -> MetricsData:
         """Return the data that the SDK passes to an exporter."""
-        data = self._reader.get_metrics_data()
-        if data is None:
-            raise RuntimeError("nothing was collected")
-        return data
+        return collected(self._reader)
 
 
-def data_points(data: MetricsData) -> list[Any]:
-    """Return all data points of a collection."""
-    return [
-        point
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        for point in metric.data.data_points
-    ]
+def collected(reader: InMemoryMetricReader) -> MetricsData:
+    """Collect, and return the data. Raises ``RuntimeError`` if there are none."""
+    data = reader.get_metrics_data()
+    if data is None:
+        raise RuntimeError("nothing was collected")
+    return data

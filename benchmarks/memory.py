@@ -6,7 +6,7 @@ measured.
 
 import gc
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
@@ -15,10 +15,9 @@ from rich.table import Table
 from werkzeug.test import EnvironBuilder
 
 from benchmarks.harness import Remote, cpu_ms, rss_bytes
-from benchmarks.measured_apps import extension_app
+from benchmarks.measured_apps import answer, extension_app
 from benchmarks.measurements import attributes_of, sdk_reader
-from benchmarks.report import Claim, Report
-from benchmarks.request_cpu import answer
+from benchmarks.report import Claim, Report, table
 from benchmarks.ways import our_exporter
 from otel_cloudwatch_flask import CloudWatchMetricReader
 
@@ -129,30 +128,18 @@ def _flushed(max_metrics: int) -> tuple[Callable[[int], None], Callable[[], obje
 
 
 def _growth_table(growth: list[float], requests: int) -> Table:
-    table = Table(title=f"Growth of RSS over {requests:,} requests with three add_metric: MB")
-    for number in range(1, PARTS + 1):
-        table.add_column(f"{requests * number // PARTS:,}", justify="right")
-    table.add_row(*(f"{each:+.2f}" for each in growth))
-    return table
+    headings = (f"{requests * number // PARTS:,}" for number in range(1, PARTS + 1))
+    title = f"Growth of RSS over {requests:,} requests with three add_metric: MB"
+    return table(title, headings, [(f"{each:+.2f}" for each in growth)])
 
 
 def _idle_table(idles: Mapping[str, Idle]) -> Table:
     title = f"CPU of a flush of {IDLE_SERIES:,} series, half of them histograms: ms"
     rows = ((name, f"{each.busy_ms:.0f}", f"{each.idle_ms:.1f}") for name, each in idles.items())
-    return _table(title, ("all have something new", "all are idle"), rows)
+    return table(title, ("", "all have something new", "all are idle"), rows)
 
 
 def _seen_table(seens: Mapping[str, Seen], series: int) -> Table:
     title = f"{series:,} series ever seen, half of them histograms"
     rows = ((name, f"{each.bytes_a_series:,.0f}", f"{each.idle_ms:.1f}") for name, each in seens.items())
-    return _table(title, ("bytes a series", "CPU of a flush when all are idle, ms"), rows)
-
-
-def _table(title: str, headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(title=title)
-    table.add_column("")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return table(title, ("", "bytes a series", "CPU of a flush when all are idle, ms"), rows)

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from benchmarks.report import Report, table
 from tests.reliability.cloudwatch import SERVER_ERROR, THROTTLED, FailingCloudWatch
 from tests.reliability.processes import GUNICORN, Load, Server, rss_bytes, serving
 
@@ -106,13 +105,9 @@ def _await_sent(server: Server) -> None:
         time.sleep(0.05)
 
 
-def run(*, short: bool) -> Table:
+def run(*, short: bool) -> Report:
     """Run an outage of one minute or of a few seconds, and return the table of its effects."""
     with FailingCloudWatch() as cloudwatch, tempfile.TemporaryDirectory() as directory:
         outage = Outage(seconds=6.0 if short else 60.0).run(cloudwatch, Path(directory) / "log")
-    table = Table(title=f"An outage of CloudWatch under {REQUESTS_A_SECOND} requests a second")
-    table.add_column("")
-    table.add_column("", justify="right")
-    for name, figure in outage.figures().items():
-        table.add_row(name, str(figure))
-    return table
+    rows = ((name, str(figure)) for name, figure in outage.figures().items())
+    return Report([table(f"An outage of CloudWatch under {REQUESTS_A_SECOND} requests a second", ("", "effect"), rows)])

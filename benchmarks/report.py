@@ -56,14 +56,21 @@ class Report:
             yield f"Omitted because not installed: {', '.join(self.missing)}. pip install -r {REQUIREMENTS}"
 
 
+def table(
+    title: str | None, headings: Iterable[str], rows: Iterable[Iterable[str]] = (), *, caption: str | None = None
+) -> Table:
+    """Return a table whose columns are right-aligned, except those without a heading."""
+    made = Table(title=title, caption=caption)
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
 def claims_table(claims: Iterable[Claim]) -> Table:
     """Return a table of figures and their bounds."""
-    table = Table()
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading else "left")
-    for claim in claims:
-        table.add_row(*claim.cells())
-    return table
+    return table(None, _HEADINGS, (claim.cells() for claim in claims))
 
 
 def with_figures(document: str, claims: Iterable[Claim], *, made_by: str) -> str:
@@ -76,5 +83,5 @@ def with_figures(document: str, claims: Iterable[Claim], *, made_by: str) -> str
     if not (begin and end):
         raise ValueError(f"the document has no {_BEGIN.strip()} ... {_END.strip()} comments for the figures")
     rows = [_HEADINGS, ("---", "---:", "---:", "---"), *(claim.cells() for claim in claims)]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return f"{before}{begin}{made_by}\n\n{table}{end}{after}"
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{before}{begin}{made_by}\n\n{lines}{end}{after}"

@@ -6,18 +6,18 @@ The processes alternate, too. The cost of a flush, which runs in its own thread,
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from flask import Flask
 from rich.table import Table
 from werkzeug.test import EnvironBuilder
 
-from benchmarks.harness import Remote, cpu_ms
-from benchmarks.measured_apps import APPS, NONE, PROMETHEUS, RECORDS, THREE, bare_app, extension_app, installed_apps
-from benchmarks.report import Claim, Report
+from benchmarks.harness import Remote, cpu_ms, installed, interleaved, medians
+from benchmarks.measured_apps import APPS, NONE, PROMETHEUS, RECORDS, THREE, answer, bare_app, extension_app
+from benchmarks.report import Claim, Report, table
 
 REQUESTS_A_TURN: Final = 100
 _WARM_UP_TURNS: Final = 1
@@ -59,20 +59,6 @@ class Requests:
             raise RuntimeError(f"metrics were lost: {lost}")
 
 
-def answer(app: Flask, environ: dict[str, Any]) -> None:
-    """Serve one request as a server does: read the response body and close it."""
-    body: Iterable[bytes] = app(environ, _start_response)
-    for _ in body:
-        pass
-    close: Callable[[], None] | None = getattr(body, "close", None)
-    if close is not None:
-        close()
-
-
-def _start_response(_status: str, _headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
-    return len
-
-
 class Turns:
     """The two apps of a process. Each call runs both alternately and returns the cost of a request."""
 
@@ -111,7 +97,7 @@ class Flushes:
 
 def run(*, short: bool) -> Report:
     """Measure every app whose packages are installed, and return the report."""
-    names, missing = installed_apps()
+    names, missing = installed(APPS)
     costs = costs_of(names, launches=1 if short else 5, rounds=8 if short else 10, turns=6)
     with Remote(Flushes) as flushes:
         flush_ms = flushes(5 if short else 25)
@@ -123,15 +109,14 @@ def costs_of(names: list[str], *, launches: int, rounds: int, turns: int) -> dic
     costs: dict[str, list[Cost]] = {name: [] for name in names}
     for _ in range(launches):
         with ExitStack() as stack:
-            apps = {name: stack.enter_context(Remote(Turns, name)) for name in names}
-            for _ in range(rounds):
-                for name in names:
-                    costs[name].append(apps[name](turns))
+            measures = {name: partial(stack.enter_context(Remote(Turns, name)), turns) for name in names}
+            for name, each in interleaved(measures, rounds, warm_up_rounds=0).items():
+                costs[name] += each
     return {name: _median(each) for name, each in costs.items()}
 
 
 def _median(costs: Sequence[Cost]) -> Cost:
-    return Cost(*(statistics.median(figures) for figures in zip(*costs, strict=True)))
+    return Cost(*medians(costs))
 
 
 def claims(costs: Mapping[str, Cost]) -> list[Claim]:
@@ -153,14 +138,9 @@ def claims(costs: Mapping[str, Cost]) -> list[Claim]:
 
 def _table(costs: Mapping[str, Cost], flush_ms: float) -> Table:
     bare = statistics.median(cost.bare for cost in costs.values())
-    table = Table(
-        title=f"CPU that measuring adds to a request of bare Flask, {bare:.0f} µs", caption=_caption(flush_ms)
+    return table(
+        f"CPU that measuring adds to a request of bare Flask, {bare:.0f} µs",
+        ("", "in its thread, µs", "in all threads, µs"),
+        ((name, f"{cost.added:.1f}", f"{cost.added_everywhere:.1f}") for name, cost in costs.items()),
+        caption=f"A flush of three metrics: {flush_ms:.1f} ms, in all threads",
     )
-    for heading in ("", "in its thread, µs", "in all threads, µs"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, cost in costs.items():
-        table.add_row(name, f"{cost.added:.1f}", f"{cost.added_everywhere:.1f}")
-    return table
-
-
-_caption = partial("A flush of three metrics: {:.1f} ms, in all threads".format)

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.harness import Remote, median_ratio, nearest_rank
 from benchmarks.measured_apps import METRICS, PAGE, latencies
 from benchmarks.open_loop import Answer, load_generator
-from benchmarks.report import Claim, Report
+from benchmarks.report import Claim, Report, table
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from tests.reliability.processes import GUNICORN, Server, serving
 
@@ -269,18 +269,17 @@ class _Handler(BaseHTTPRequestHandler):
 def _load_table(measured: Measured) -> Table:
     note = f"This machine does not sustain {RATES[0]} requests a second." if measured.rate < RATES[0] else None
     title = f"A server at {measured.rate} requests a second, CloudWatch 25 ms away: medians of rounds (lowest-highest)"
-    table = Table(title=title, caption=note)
     percentiles = (50, 95, 99, 99.9)
-    for heading in ("", "CPU of a request, µs", *(f"p{percent:g} ms" for percent in percentiles), "calls"):
-        table.add_column(heading, justify="right" if heading else "left")
+    headings = ("", "CPU of a request, µs", *(f"p{percent:g} ms" for percent in percentiles), "calls")
+    made = table(title, headings, caption=note)
     for name in (WITHOUT, WITH, NEAR, OTHERS):
         times = [_spread(measured.quantiles_ms(name, percent), 1) for percent in percentiles]
         if turns := measured.turns.get(name):
             calls = sum(len(turn.calls) for turn in turns)
-            table.add_row(name, _spread(measured.cpu_us(name), 0), *times, str(calls))
+            made.add_row(name, _spread(measured.cpu_us(name), 0), *times, str(calls))
         else:
-            table.add_row(f"{WITH}, {name}", "", *times, "")
-    return table
+            made.add_row(f"{WITH}, {name}", "", *times, "")
+    return made
 
 
 def _spread(figures: Sequence[float], digits: int) -> str:
@@ -288,14 +287,13 @@ def _spread(figures: Sequence[float], digits: int) -> str:
 
 
 def _slowest_table(measured: Measured) -> Table:
-    table = Table(
-        title="The slowest 100 ms of each server: its slowest request",
+    made = table(
+        "The slowest 100 ms of each server: its slowest request",
+        ("", "latency, ms", "distance, ms"),
         caption="Distance: from the nearest call to CloudWatch until the request was due",
     )
-    for heading in ("", "latency, ms", "distance, ms"):
-        table.add_column(heading, justify="right" if heading else "left")
     for name in measured.turns:
-        table.add_section()
+        made.add_section()
         for latency, distance in measured.slowest(name):
-            table.add_row(name, f"{latency * 1000:.1f}", f"{distance * 1000:+.0f}" if math.isfinite(distance) else "")
-    return table
+            made.add_row(name, f"{latency * 1000:.1f}", f"{distance * 1000:+.0f}" if math.isfinite(distance) else "")
+    return made

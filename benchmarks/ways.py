@@ -4,9 +4,8 @@ import io
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Final, Protocol, TextIO
 import boto3
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult, MetricsData
 
-from benchmarks.harness import are_installed, optional
+from benchmarks.harness import Alternative, installed, optional
 from benchmarks.measurements import (
     METRIC_NAMES,
     Kind,
@@ -59,14 +58,6 @@ class Export(Protocol):
 
     def run(self) -> None:
         """Export the prepared measurements."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to export, and the modules that it requires. ``make(kind, series, traffic)`` prepares an export."""
-
-    make: Callable[[Kind, int, Traffic | None], Export]
-    needs: tuple[str, ...] = ()
 
 
 def our_exporter(traffic: Traffic | None = None, *, max_metrics: int = MAX_SERIES) -> CloudWatchMetricExporter:
@@ -316,27 +307,28 @@ def _collection(kind: Kind, series: int, _traffic: Traffic | None) -> Export:
     return CollectionRun(Source(kind, series, sdk_reader))
 
 
-WAYS: Final[Mapping[str, Way]] = {
-    OURS: Way(_ours),
-    BOTO3: Way(_boto3),
-    OURS_EMF: Way(_ours_emf),
-    ADOT: Way(_adot, (_ADOT_MODULE,)),
-    OTLP: Way(_otlp, (_OTLP_MODULE,)),
-    OTLP_EXPONENTIAL: Way(_otlp_exponential, (_OTLP_MODULE,)),
-    OTLP_GZIP: Way(_otlp_gzip, (_OTLP_MODULE,)),
-    EMF: Way(_emf, ("aws_embedded_metrics",)),
-    POWERTOOLS: Way(_powertools, ("aws_lambda_powertools",)),
-    SDK: Way(_collection),
-    OURS_COLLECTED: Way(_ours_collected),
-    OTLP_EXPONENTIAL_COLLECTED: Way(_otlp_exponential_collected, (_OTLP_MODULE,)),
+WAYS: Final[Mapping[str, Alternative]] = {
+    OURS: Alternative(_ours),
+    BOTO3: Alternative(_boto3),
+    OURS_EMF: Alternative(_ours_emf),
+    ADOT: Alternative(_adot, (_ADOT_MODULE,)),
+    OTLP: Alternative(_otlp, (_OTLP_MODULE,)),
+    OTLP_EXPONENTIAL: Alternative(_otlp_exponential, (_OTLP_MODULE,)),
+    OTLP_GZIP: Alternative(_otlp_gzip, (_OTLP_MODULE,)),
+    EMF: Alternative(_emf, ("aws_embedded_metrics",)),
+    POWERTOOLS: Alternative(_powertools, ("aws_lambda_powertools",)),
+    SDK: Alternative(_collection),
+    OURS_COLLECTED: Alternative(_ours_collected),
+    OTLP_EXPONENTIAL_COLLECTED: Alternative(_otlp_exponential_collected, (_OTLP_MODULE,)),
 }
+"""The ways to export. ``make(kind, series, traffic)`` prepares an export."""
 
 
 class Prepared:
     """A way to export, in its own process, that measures one case after another."""
 
     def __init__(self, way: str, traffic: Traffic | None = None) -> None:
-        self._way = WAYS[way]
+        self._make: Callable[[Kind, int, Traffic | None], Export] = WAYS[way].make
         self._traffic = traffic
         self._exports: dict[tuple[Kind, int], Export] = {}
 
@@ -345,12 +337,11 @@ class Prepared:
         export = self._exports.get((kind, series))
         if export is None:
             self._exports.clear()  # frees the memory of the previous case
-            export = self._exports[kind, series] = self._way.make(kind, series, self._traffic)
+            export = self._exports[kind, series] = self._make(kind, series, self._traffic)
         export.prepare()
         return export
 
 
-def installed(ways: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the ways whose packages are installed, and those whose packages are missing."""
-    here = [name for name in ways if are_installed(WAYS[name].needs)]
-    return here, [name for name in ways if name not in here]
+def installed_ways(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return those of the named ways whose packages are installed, and the others."""
+    return installed({name: WAYS[name] for name in names})

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from benchmarks.harness import Remote
 from benchmarks.measurements import COUNTERS, HISTOGRAMS_5, KINDS, Kind
-from benchmarks.report import Claim, Report
+from benchmarks.report import Claim, Report, table
 from benchmarks.stubs import Traffic
-from benchmarks.ways import BOTO3, EMF, OTLP, OTLP_GZIP, OURS, POWERTOOLS, Prepared, installed
+from benchmarks.ways import BOTO3, EMF, OTLP, OTLP_GZIP, OURS, POWERTOOLS, Prepared, installed_ways
 
 SERIES: Final = 1_000
 COLUMNS: Final = (OURS, BOTO3, OTLP, OTLP_GZIP, EMF, POWERTOOLS)
@@ -52,7 +52,7 @@ class Exports(Prepared):
 
 def run(*, short: bool) -> Report:
     """Export each kind once in each way, and return the report."""
-    ways, missing = installed(COLUMNS)
+    ways, missing = installed_ways(COLUMNS)
     results = sent_of((COUNTERS, HISTOGRAMS_5) if short else KINDS, ways)
     return Report([_table(results, ways)], list(claims(results[COUNTERS])), missing)
 
@@ -79,10 +79,9 @@ def claims(counters: Mapping[str, Sent]) -> Iterator[Claim]:
 
 
 def _table(results: Mapping[Kind, Mapping[str, Sent]], ways: list[str]) -> Table:
-    table = Table(title=f"One export of {SERIES:,} series: KB compressed, KB before, requests (of EMF: lines)")
-    for heading in ("", *ways):
-        table.add_column(heading, justify="right" if heading else "left")
-    for kind, sent in results.items():
-        cells = (f"{each.compressed / 1000:.1f} / {each.plain / 1000:.0f} / {each.calls}" for each in sent.values())
-        table.add_row(kind.title, *cells)
-    return table
+    title = f"One export of {SERIES:,} series: KB compressed, KB before, requests (of EMF: lines)"
+    return table(title, ("", *ways), ((kind.title, *map(_cell, sent.values())) for kind, sent in results.items()))
+
+
+def _cell(sent: Sent) -> str:
+    return f"{sent.compressed / 1000:.1f} / {sent.plain / 1000:.0f} / {sent.calls}"

@@ -23,7 +23,7 @@ from benchmarks.report import Claim, with_figures
 from benchmarks.request_cpu import Turns
 from benchmarks.request_latency import NEAR, OTHERS, Turn
 from benchmarks.stubs import Traffic
-from benchmarks.ways import BOTO3, OURS, WAYS, installed
+from benchmarks.ways import BOTO3, OURS, WAYS, installed_ways
 
 SERIES = 4
 
@@ -55,7 +55,7 @@ def test_boto3_sends_the_same_datums(kind: Kind) -> None:
     assert sum(len(request["MetricData"]) for request in ours) == SERIES
 
 
-@pytest.mark.parametrize("way", installed(tuple(WAYS))[0])
+@pytest.mark.parametrize("way", installed_ways(WAYS)[0])
 def test_every_way_is_measured(way: str) -> None:
     """An export takes CPU time, and so does the next one in the same process."""
     exports = Exports(way)
