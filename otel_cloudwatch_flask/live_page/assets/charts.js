@@ -1,6 +1,6 @@
 // Sparklines drawn as SVG, and charts drawn with uPlot (MIT, see uplot.LICENSE).
 
-import { number } from "./text.js";
+import { clock, compact, number, render } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, PADDING] = [120, 28, 3];
@@ -12,24 +12,22 @@ const make = (tag, attributes) => {
 };
 
 // Draw a sparkline into an element, unless it already shows these values.
-export const sparkline = (container, values) => {
-  const known = values.join();
-  if (container.dataset.drawn === known) return;
-  container.dataset.drawn = known;
-  if (values.length < 2) return container.replaceChildren();
+export const sparkline = (container, values) => render(container, values, () => (values.length < 2 ? [] : [drawing(values)]));
+
+const drawing = (values) => {
   const low = Math.min(...values);
   const high = Math.max(...values);
   const x = (index) => PADDING + (index * (WIDTH - 2 * PADDING)) / (values.length - 1);
   const y = (value) => (high === low ? HEIGHT / 2 : HEIGHT - PADDING - ((value - low) * (HEIGHT - 2 * PADDING)) / (high - low));
   const points = values.map((value, index) => `${x(index).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
-  const drawing = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "xMinYMid meet", class: "sparkline", "aria-hidden": "true", focusable: "false" });
+  const made = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "xMinYMid meet", class: "sparkline", "aria-hidden": "true", focusable: "false" });
   const end = points.slice(points.lastIndexOf("L") + 1).split(" ");
-  drawing.append(
+  made.append(
     make("path", { d: `M${PADDING} ${HEIGHT}L${points}L${WIDTH - PADDING} ${HEIGHT}Z`, class: "area" }),
     make("path", { d: `M${points}`, class: "line" }),
     make("circle", { cx: end[0], cy: end[1], r: 2, class: "end" }),
   );
-  container.replaceChildren(drawing);
+  return made;
 };
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -42,10 +40,9 @@ const axis = (more = {}) => ({
   ...more,
 });
 
-const time = new Intl.DateTimeFormat("en", { hourCycle: "h23", hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const times24 = (self, seconds) => seconds.map((each) => time.format(each * 1000));
+const times24 = (self, seconds) => seconds.map(clock);
 
-const tick = (value) => (value === null ? "" : Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 }).format(value));
+const tick = (value) => (value === null ? "" : compact.format(value));
 
 // lines: [{ label, color (a custom property), values, style: "line" | "bars" | "band" }]
 export const chart = (container, times, lines, height = 180) => {
@@ -59,7 +56,7 @@ export const chart = (container, times, lines, height = 180) => {
     scales: { x: { time: true, range: (self, first, last) => around(first, last, times.length) }, y: { range: (self, low, high) => range(low, high, lines) } },
     axes: [axis({ size: 32, space: 90, values: times24 }), axis({ size: 58, values: numbers, space: 36 })],
     series: [
-      { label: "Time", value: (self, seconds) => (seconds === null ? "–" : time.format(seconds * 1000)) },
+      { label: "Time", value: (self, seconds) => (seconds === null ? "–" : clock(seconds)) },
       ...lines.map((line) => ({
         label: line.label,
         stroke: color(line.color),

@@ -3,7 +3,7 @@
 
 import { chart } from "./charts.js";
 import { alarm, consoleUrl, dropRule, reduceRule, widget } from "./links.js";
-import { mootReason } from "./model.js";
+import { mootReason, valuesByDimension } from "./model.js";
 import { dimension, showStatistic, trendOf, isCounted } from "./table.js";
 import { clock, copyButton, element, escaped, name, number, unit } from "./text.js";
 
@@ -56,8 +56,7 @@ export class Detail {
   // The event is asynchronous: the next series may be open already.
   closed() {
     if (this.isOpen) return;
-    for (const each of this.charts) each.destroy();
-    this.charts = [];
+    this.clearPlots();
     this.dialog.replaceChildren();
     this.opener?.focus();
   }
@@ -193,8 +192,8 @@ const inUnit = (series) => (unit(series.unit) ? `, ${unit(series.unit)}` : "");
 
 // A function that names a series by the dimensions in which the members differ.
 const labels = (members) => {
-  const differs = (key, value) => members.some((series) => series.dimensions[key] !== value);
-  return (series) => Object.entries(series.dimensions).filter(([key, value]) => differs(key, value)).map(([, value]) => value).join(" ") || series.metric_name;
+  const values = valuesByDimension(members);
+  return (series) => Object.entries(series.dimensions).filter(([key]) => values.get(key).size > 1).map(([, value]) => value).join(" ") || series.metric_name;
 };
 
 // A link and copy buttons for one or more series of a metric. ``group`` has all series of the metric.

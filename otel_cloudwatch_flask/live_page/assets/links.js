@@ -1,5 +1,7 @@
 // Actions for a metric: a link to the CloudWatch console, and a dashboard widget, an alarm and rules to copy.
 
+import { valuesByDimension } from "./model.js";
+
 // CloudWatch's encoding of values in the URL of its console: objects as ~(key~value), strings as ~'text.
 const encoded = (value) => {
   if (typeof value === "string") {
@@ -67,10 +69,7 @@ export const dropRule = ({ metric_name: name }) => `MetricRule(match=${glob(name
 
 // A rule that leaves out the dimension with the most values, or null if there are no dimensions.
 export const reduceRule = (members) => {
-  const values = new Map();
-  for (const { dimensions } of members) {
-    for (const [key, value] of Object.entries(dimensions)) values.set(key, (values.get(key) ?? new Set()).add(value));
-  }
+  const values = valuesByDimension(members);
   const [worst] = [...values].sort(([, a], [, b]) => b.size - a.size).map(([key]) => key);
   if (worst === undefined) return null;
   const kept = [...values.keys()].filter((key) => key !== worst);

@@ -4,7 +4,7 @@ import { sparkline } from "./charts.js";
 import { actions, Detail } from "./detail.js";
 import { Processes } from "./model.js";
 import { DEFAULT_SORT, Table } from "./table.js";
-import { bytes, clock, copyButton, dollars, duration, element, escaped, milliseconds, name, number, put, whole } from "./text.js";
+import { bytes, clock, copyButton, dollars, duration, element, escaped, milliseconds, name, number, put, render, whole } from "./text.js";
 
 const SHORTEST_PAUSE_SECONDS = 2;
 const LONGEST_PAUSE_SECONDS = 20;
@@ -47,7 +47,7 @@ async function update() {
     const { enabled, changed } = await processes.poll();
     failures = 0;
     lastResponse = Date.now();
-    if (enabled && processes.model) show(changed);
+    if (enabled) show(changed);
     else showDisabled();
     if (detail.isOpen) await detail.refresh();
   } catch (problem) {
@@ -69,7 +69,6 @@ function schedule() {
 function show(changed) {
   const { model } = processes;
   const { document: data } = model;
-  const isAnother = table.model !== model;
   showHeader(data);
   showState(data);
   showSummary(data);
@@ -77,7 +76,7 @@ function show(changed) {
   showRules(data.rules, model);
   $("series").hidden = !model.series.size;
   $("empty").hidden = model.series.size > 0;
-  table.show(model, isAnother ? [...model.series.keys()] : changed);
+  table.show(model, changed);
 }
 
 function showHeader(data) {
@@ -94,24 +93,24 @@ function showHeader(data) {
 }
 
 function fillSelect(select, options, chosen) {
-  const known = [...select.options].map((option) => `${option.value} ${option.text}`).join();
-  if (known !== options.map((option) => option.join(" ")).join()) select.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
-  if (chosen !== undefined) select.value = chosen;
+  render(select, options, () => options.map(([value, text]) => new Option(text, value)));
+  select.value = chosen;
 }
 
 const SEND = { text: "To send metrics, add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_DRY_RUN"] = False' };
 const DIAGNOSE = { text: "Read the warnings below, and run:", copy: "flask cloudwatch doctor" };
 const ENABLE = { text: "To send metrics, make sure that OTEL_SDK_DISABLED is not true, and add this line before the reporter is created:", copy: 'app.config["CLOUDWATCH_ENABLED"] = True' };
 
+const totalLost = ({ lost }) => Object.values(lost).reduce((sum, each) => sum + each, 0);
+
 function showState({ delivery, settings, datums, remedy }) {
-  const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
   const error = delivery.last_error ? escaped(delivery.last_error).slice(0, 600) : "";
   if (delivery.is_failing) {
     const kept = `${dataPoints(delivery.datums_pending)} ${delivery.datums_pending === 1 ? "is" : "are"} buffered and will be retried.`;
     return state("bad", `Not delivered: ${remedy?.problem ?? "the last call failed."} ${kept}`, `Last error: ${error}`, remedy?.steps);
   }
   if (settings.dry_run) return state("idle", `Dry run: ${dataPoints(delivery.datums_sent)} processed, none sent.`, "", [SEND]);
-  if (lost) return state("warn", `Data was lost (${reasons(delivery.lost)}). Delivered: ${dataPoints(delivery.datums_sent)}.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
+  if (totalLost(delivery)) return state("warn", `Data was lost (${reasons(delivery.lost)}). Delivered: ${dataPoints(delivery.datums_sent)}.`, error && `Last error: ${error}`, remedy?.steps ?? [DIAGNOSE]);
   if (!delivery.datums_sent) {
     if (delivery.datums_pending) return state("idle", `Sending ${dataPoints(delivery.datums_pending)} …`);
     return state("idle", "Nothing published yet.", "Send a request to the app. Metrics appear here after the next flush.");
@@ -129,10 +128,7 @@ function state(kind, sentence, remedy = "", steps = []) {
   $("state").dataset.state = kind;
   put("sentence", sentence);
   put("remedy", remedy);
-  const known = JSON.stringify(steps);
-  if ($("steps").dataset.known === known) return;
-  $("steps").dataset.known = known;
-  $("steps").replaceChildren(...steps.map(({ text, copy }) =>
+  render($("steps"), steps, () => steps.map(({ text, copy }) =>
     element("li", {}, element("span", { textContent: text }), element("span", { className: "line" }, element("code", { textContent: copy }), copyButton("Copy", copy, "step-copy")))));
 }
 
@@ -152,7 +148,7 @@ function showUnreachable(problem) {
 
 function showSummary({ delivery, cost, settings, series_active: active, series_seen: seen, series_forgotten: evicted }) {
   $("summary").hidden = false;
-  const lost = Object.values(delivery.lost).reduce((sum, each) => sum + each, 0);
+  const lost = totalLost(delivery);
   put("sent", whole(delivery.datums_sent));
   put("pending", whole(delivery.datums_pending));
   put("lost", whole(lost));
@@ -181,11 +177,8 @@ function showSummary({ delivery, cost, settings, series_active: active, series_s
 
 function showMessages(messages) {
   $("notices").hidden = !messages.length;
-  const known = JSON.stringify(messages);
-  if ($("messages").dataset.known === known) return;
-  $("messages").dataset.known = known;
   put("notices-title", messages.length === 1 ? "1 warning" : `${messages.length} warnings`);
-  $("messages").replaceChildren(...messages.map(({ time, text }) =>
+  render($("messages"), messages, () => messages.map(({ time, text }) =>
     element("li", {}, element("time", { className: "muted", textContent: clock(time) }), element("span", { textContent: name(text, 1000) }))));
 }
 
@@ -198,11 +191,8 @@ function showRules(rules, model) {
   if (!hasRules) return;
   const counts = new Array(rules.length).fill(0);
   for (const each of model.series.values()) counts[each.rule]++;
-  const known = JSON.stringify([rules, counts]);
-  if ($("rule-list").dataset.known === known) return;
-  $("rule-list").dataset.known = known;
   fillSelect($("rule"), [["", "all"], ...rules.map((rule, index) => [String(index), index === rules.length - 1 ? "none" : ruleText(rules, index)])], $("rule").value);
-  $("rule-list").replaceChildren(...rules.map((rule, index) => ruleLine(rule, index === rules.length - 1, counts[index])));
+  render($("rule-list"), [rules, counts], () => rules.map((rule, index) => ruleLine(rule, index === rules.length - 1, counts[index])));
 }
 
 function ruleLine(rule, isDefault, count) {

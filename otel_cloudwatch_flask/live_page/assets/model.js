@@ -29,6 +29,12 @@ const isError = (series) =>
 // Series with the same namespace, metric name and unit belong to the same group.
 const groupOf = (series) => [series.namespace, series.metric_name, series.unit].join("\n");
 
+// The values of each dimension. A series without the dimension counts as another value.
+export const valuesByDimension = (members) => {
+  const keys = new Set(members.flatMap((series) => Object.keys(series.dimensions)));
+  return new Map([...keys].map((key) => [key, new Set(members.map((series) => series.dimensions[key]))]));
+};
+
 class Model {
   constructor() {
     this.series = new Map();
@@ -95,7 +101,7 @@ export class Processes {
     for (const [instance, model] of this.models) {
       if (Date.now() - model.lastResponse < 30_000) continue;
       this.models.delete(instance);
-      if (this.chosen === instance) this.chosen = [...this.models.keys()][0] ?? null;
+      if (this.chosen === instance) this.chosen = [...this.models.keys()][0];
     }
   }
 

@@ -3,7 +3,7 @@
 
 import { element, exact, name, number, quantity, unit } from "./text.js";
 import { sparkline } from "./charts.js";
-import { mootReason } from "./model.js";
+import { mootReason, valuesByDimension } from "./model.js";
 
 export const DEFAULT_SORT = "metric_name";
 const COLUMNS = [
@@ -115,11 +115,10 @@ export class Table {
   // Show the changed series of a model; another model replaces all rows.
   show(model, changed) {
     const isOther = this.model !== model;
-    if (isOther) this.clear();
-    this.model = model;
     let isNew = isOther;
-    for (const id of this.rows.keys()) if (!model.series.has(id)) this.remove(id), isNew = true;
-    for (const id of changed) {
+    this.model = model;
+    for (const id of this.rows.keys()) if (isOther || !model.series.has(id)) this.remove(id), isNew = true;
+    for (const id of isOther ? model.series.keys() : changed) {
       const row = this.rows.get(id);
       if (!row) isNew = true, this.add(model.series.get(id));
       else if (this.visible.has(id)) this.fill(row, model.series.get(id));
@@ -130,10 +129,6 @@ export class Table {
     this.body.classList.toggle("has-trouble", delivery.is_failing || Object.keys(delivery.lost).length > 0);
     this.order(isNew);
     if (isNew) this.filter();
-  }
-
-  clear() {
-    for (const id of [...this.rows.keys()]) this.remove(id);
   }
 
   remove(id) {
@@ -280,12 +275,6 @@ export class Table {
 }
 
 const collator = new Intl.Collator("en", { numeric: true });
-
-// The values of each dimension. A series without the dimension counts as another value.
-const valuesByDimension = (members) => {
-  const keys = new Set(members.flatMap((series) => Object.keys(series.dimensions)));
-  return new Map([...keys].map((key) => [key, new Set(members.map((series) => series.dimensions[key]))]));
-};
 
 const actionsCell = (label) =>
   element("td", { role: "cell", className: "more-actions" },

@@ -8,7 +8,7 @@ const STACKED_MARKS = /(\p{M}{2})\p{M}+/gu;
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
 const digits = (count) => new Intl.NumberFormat("en", { maximumSignificantDigits: count });
 const [two, three, four] = [digits(2), digits(3), digits(4)];
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
+export const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 
 export const escaped = (text) =>
   String(text).replace(INVISIBLE, (each) => `\\u{${each.codePointAt(0).toString(16)}}`).replace(STACKED_MARKS, "$1…");
@@ -66,8 +66,8 @@ export const duration = (seconds) => {
   return `${Math.round(seconds / size)} ${unit}`;
 };
 
-export const clock = (unixSeconds) =>
-  new Date(unixSeconds * 1000).toLocaleTimeString("en", { hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const timeOfDay = new Intl.DateTimeFormat("en", { hourCycle: "h23", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+export const clock = (unixSeconds) => timeOfDay.format(unixSeconds * 1000);
 
 const UNITS = { Milliseconds: "ms", Microseconds: "µs", Seconds: "s", Percent: "%", None: "" };
 export const unit = (given) => UNITS[given] ?? name(given, 24);
@@ -96,6 +96,14 @@ export const copyButton = (label, text, className = "copy") => {
   const button = element("button", { type: "button", className, textContent: label });
   button.addEventListener("click", () => copyText(text).then(() => (button.textContent = "Copied"), () => (button.textContent = "Copying failed")));
   return button;
+};
+
+// Replace the content of an element, unless it already shows these values. ``make`` returns the new children.
+export const render = (container, values, make) => {
+  const known = JSON.stringify(values);
+  if (container.dataset.known === known) return;
+  container.dataset.known = known;
+  container.replaceChildren(...make());
 };
 
 export const put = (id, text) => {
