@@ -5,7 +5,7 @@ import { chart } from "./charts.js";
 import { alarm, consoleUrl, dropRule, reduceRule, widget } from "./links.js";
 import { mootReason, valuesByDimension } from "./model.js";
 import { dimension, showStatistic, trendOf, isCounted } from "./table.js";
-import { clock, copyButton, element, escaped, name, number, unit } from "./text.js";
+import { clock, copyButton, counted, element, escaped, name, number, unit } from "./text.js";
 
 const FIGURES = [
   ["samples", "Samples"], ["sum", "Sum"], ["minimum", "Minimum"], ["p50", "p50"], ["p90", "p90"], ["p99", "p99"], ["maximum", "Maximum"],
@@ -41,7 +41,7 @@ export class Detail {
     this.members = members;
     this.changed = null;
     const [first] = members();
-    this.panel(first, members().length === 1 ? "1 metric" : `${members().length} metrics`);
+    this.panel(first, counted(members().length, "metric"));
     this.plots = element("div", { className: "plots" });
     this.dialog.firstElementChild.append(this.plots, element("div", { className: "buttons" }, ...actions(members(), members(), region)));
     this.show();

@@ -4,7 +4,7 @@ import { sparkline } from "./charts.js";
 import { actions, Detail } from "./detail.js";
 import { Processes } from "./model.js";
 import { DEFAULT_SORT, Table } from "./table.js";
-import { bytes, clock, copyButton, dollars, duration, element, escaped, milliseconds, name, number, put, render, whole } from "./text.js";
+import { bytes, clock, copyButton, counted, dollars, duration, element, escaped, milliseconds, name, number, put, render, whole } from "./text.js";
 
 const SHORTEST_PAUSE_SECONDS = 2;
 const LONGEST_PAUSE_SECONDS = 20;
@@ -120,7 +120,7 @@ function showState({ delivery, settings, datums, remedy }) {
   return state("good", `${pending ? "Delivered" : "All metrics delivered:"} ${dataPoints(delivery.datums_sent)}${pending}.`, unseen);
 }
 
-const dataPoints = (count) => (count === 1 ? "1 data point" : `${whole(count)} data points`);
+const dataPoints = (count) => counted(count, "data point");
 
 const reasons = (lost) => Object.entries(lost).map(([reason, count]) => `${name(reason, 40).replaceAll("_", " ")}: ${whole(count)}`).join(", ");
 
@@ -177,7 +177,7 @@ function showSummary({ delivery, cost, settings, series_active: active, series_s
 
 function showMessages(messages) {
   $("notices").hidden = !messages.length;
-  put("notices-title", messages.length === 1 ? "1 warning" : `${messages.length} warnings`);
+  put("notices-title", counted(messages.length, "warning"));
   render($("messages"), messages, () => messages.map(({ time, text }) =>
     element("li", {}, element("time", { className: "muted", textContent: clock(time) }), element("span", { textContent: name(text, 1000) }))));
 }
@@ -198,7 +198,7 @@ function showRules(rules, model) {
 function ruleLine(rule, isDefault, count) {
   const fields = Object.entries(rule.fields).map(([key, value]) => `${key}=${name(JSON.stringify(value), 200)}`).join("  ");
   const match = element("code", { textContent: isDefault ? "everything else" : name(rule.match, 120) });
-  const matched = rule.fields.drop ? "dropped" : `${whole(count)} ${count === 1 ? "metric" : "metrics"}`;
+  const matched = rule.fields.drop ? "dropped" : counted(count, "metric");
   return element("li", {}, match, element("span", { className: "muted", textContent: fields || "the defaults apply" }), element("span", { className: "matched", textContent: matched }));
 }
 
@@ -208,7 +208,7 @@ function freshness() {
 }
 
 table.onCount = (shown, all) => {
-  put("count", shown === all ? `${whole(all)} ${all === 1 ? "metric" : "metrics"}` : `${whole(shown)} of ${whole(all)} metrics`);
+  put("count", shown === all ? counted(all, "metric") : `${whole(shown)} of ${whole(all)} metrics`);
   $("nothing").hidden = shown > 0;
   if (!shown) put("nothing", "No metrics match the filter.");
 };

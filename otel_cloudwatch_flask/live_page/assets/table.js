@@ -1,7 +1,7 @@
 // The table of series, grouped by metric. All rows are in the document, for keyboards, screen readers and the browser's
 // search, but only visible rows are updated, so that a thousand rows cost as much as twenty.
 
-import { element, exact, name, number, quantity, unit } from "./text.js";
+import { counted, element, exact, name, number, quantity, unit } from "./text.js";
 import { sparkline } from "./charts.js";
 import { mootReason, valuesByDimension } from "./model.js";
 
@@ -285,11 +285,10 @@ const groupLine = (key, members, constants) => {
   const [series] = members;
   const label = name(series.metric_name);
   const open = element("button", { type: "button", className: "open", title: "Compare these metrics" }, element("span", { className: "name", textContent: label }));
-  const about = element("span", { className: "about" }, ...[unit(series.unit), `${members.length} metrics`].filter(Boolean).map((text) => element("span", { className: "unit", textContent: text })));
+  const about = element("span", { className: "about" }, ...[unit(series.unit), counted(members.length, "metric")].filter(Boolean).map((text) => element("span", { className: "unit", textContent: text })));
   const head = element("th", { scope: "rowgroup", role: "rowheader", colSpan: COLUMNS.length - 1 }, open, about);
   if (constants.length) {
-    const count = `${constants.length} shared ${constants.length === 1 ? "dimension" : "dimensions"}`;
-    about.append(element("button", { type: "button", className: "chip", textContent: count, "aria-expanded": "false" }));
+    about.append(element("button", { type: "button", className: "chip", textContent: counted(constants.length, "shared dimension"), "aria-expanded": "false" }));
     head.append(element("span", { className: "constants", hidden: true }, ...constants.map(([key, value]) => dimension(key, value))));
   }
   const line = element("tr", { role: "row", className: "group" }, head, actionsCell(label));

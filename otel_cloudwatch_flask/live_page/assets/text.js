@@ -28,6 +28,8 @@ export const number = (value) => {
 export const whole = (value) => grouped.format(value);
 export const exact = (value) => (value === null ? "CloudWatch cannot compute percentiles from statistic sets" : String(value));
 
+export const counted = (count, noun) => (count === 1 ? `1 ${noun}` : `${whole(count)} ${noun}s`);
+
 export const dollars = (value) => {
   if (value > 0 && value < 0.01) return "<$0.01";
   return `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
