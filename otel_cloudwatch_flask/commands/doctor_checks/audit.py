@@ -144,10 +144,8 @@ def _sums(
 
 
 def _query(identifier: str, series: SeriesSummary, statistic: str, period: int) -> dict[str, Any]:
-    dimensions = [{"Name": name, "Value": value} for name, value in series.dimensions]
-    metric = {"Namespace": series.namespace, "MetricName": series.name, "Dimensions": dimensions}
     unit = {} if series.namespace.startswith("AWS/") else {"Unit": series.unit}
-    return {"Id": identifier, "MetricStat": {"Metric": metric, "Period": period, "Stat": statistic, **unit}}
+    return {"Id": identifier, "MetricStat": {"Metric": series.members, "Period": period, "Stat": statistic, **unit}}
 
 
 def _datetime(seconds: float) -> datetime:

@@ -164,7 +164,7 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
         }
     return {
         **common,
-        **metric_properties(series),
+        **series.members,
         "ExtendedStatistic": "p99",
         "Period": _PERIOD_SECONDS,
         "ComparisonOperator": "GreaterThanThreshold",
@@ -193,7 +193,7 @@ def _silence_alarm(every: Sequence[SeriesSummary]) -> Resource:
     return {
         "AlarmName": f"{series.namespace}: no data for {series.name}",
         "AlarmDescription": f"No data for 15 minutes: {series.name}",
-        **metric_properties(series),
+        **series.members,
         "Statistic": "SampleCount",
         "Period": _PERIOD_SECONDS,
         "ComparisonOperator": "LessThanThreshold",
@@ -214,18 +214,8 @@ def _with_status(request: RequestSeries, status: str) -> SeriesSummary:
 
 
 def _query(identity: str, series: SeriesSummary, statistic: str) -> Resource:
-    stat = {"Metric": metric_properties(series), "Period": _PERIOD_SECONDS, "Stat": statistic}
+    stat = {"Metric": series.members, "Period": _PERIOD_SECONDS, "Stat": statistic}
     return {"Id": identity, "MetricStat": stat, "ReturnData": False}
-
-
-def metric_properties(series: SeriesSummary) -> Resource:
-    """Return the namespace, the name and the dimensions of a series as CloudFormation properties."""
-    dimensions = [{"Name": name, "Value": value} for name, value in series.dimensions]
-    return {
-        "Namespace": series.namespace,
-        "MetricName": series.name,
-        **({"Dimensions": dimensions} if dimensions else {}),
-    }
 
 
 def _metric_count(alarm: Resource) -> int:

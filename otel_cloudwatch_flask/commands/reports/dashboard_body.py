@@ -52,24 +52,28 @@ class Dashboard:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chart:
-    """A chart of one statistic, whose ``lines`` are series or search expressions, each with a label.
+class _Line:
+    """An entry in a chart's ``metrics``, and the series that it shows now.
 
-    ``series`` has all the series that the chart shows now. A search also shows series that are published later.
+    The entry is a series or a search expression, with a label. A search also shows series that are published later.
     """
 
-    title: str
-    statistic: str
-    lines: Sequence[list[Any]]
+    metric: list[Any]
     series: Sequence[SeriesSummary]
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """An entry in a chart's ``metrics``, and the series that it shows now."""
+class _Chart:
+    """A chart of one statistic."""
 
-    metric: list[Any]
-    series: Sequence[SeriesSummary]
+    title: str
+    statistic: str
+    lines: Sequence[_Line]
+
+    @property
+    def series(self) -> list[SeriesSummary]:
+        """All series that the chart shows now."""
+        return [series for line in self.lines for series in line.series]
 
 
 def dashboard(series: Sequence[SeriesSummary], *, region: str, name: str) -> Dashboard:
@@ -114,8 +118,9 @@ def _request_chart(
     for names, metric in {each.series.metric[:2]: each.metric for each in requests}.items():
         errors = f' "{metric.status}"=({_ERROR_STATUSES})' if are_errors else ""
         label = _values_of(name for name in (metric.method, metric.route, metric.status) if name)
-        lines.append(_search(*names, f'"{metric.route}"{errors}', statistic, label))
-    return _Chart(title, statistic, lines, [each.series for each in requests])
+        search = _search(*names, f'"{metric.route}"{errors}', statistic, label)
+        lines.append(_Line(search, [each.series for each in requests if each.series.metric[:2] == names]))
+    return _Chart(title, statistic, lines)
 
 
 def _search(namespace: str, name: str, terms: str, statistic: str, label: str) -> list[Any]:
@@ -139,8 +144,7 @@ def _charts_by_unit(every: Iterable[SeriesSummary], routes: Mapping[str, str]) -
         parts = _divided(_lines(group, statistic, routes))
         for number, part in enumerate(parts, start=1):
             numbered = f"{title} ({number})" if len(parts) > 1 else title
-            shown = [series for line in part for series in line.series]
-            yield _Chart(numbered, statistic, [line.metric for line in part], shown)
+            yield _Chart(numbered, statistic, part)
 
 
 def _title_and_statistic(series: SeriesSummary) -> tuple[str, str]:
@@ -213,7 +217,7 @@ def _widget(number: int, chart: _Chart, region: str) -> dict[str, Any]:
         "region": region,
         "stat": chart.statistic,
         "period": _PERIOD_SECONDS,
-        "metrics": chart.lines,
+        "metrics": [line.metric for line in chart.lines],
     }
     return {
         "type": "metric",

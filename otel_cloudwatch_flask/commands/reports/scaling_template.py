@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-s
 from dataclasses import dataclass
 from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.reports.alarm_template import metric_properties, printable
+from otel_cloudwatch_flask.commands.reports.alarm_template import printable
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 
 STATISTICS: Final = ("Average", "Minimum", "Maximum", "SampleCount", "Sum")
@@ -56,7 +56,7 @@ def scaling_template(series: SeriesSummary, tracking: Tracking, target: Scalable
             "TargetValue": tracking.value,
             "ScaleOutCooldown": tracking.scale_out_seconds,
             "ScaleInCooldown": tracking.scale_in_seconds,
-            "CustomizedMetricSpecification": {**metric_properties(series), "Statistic": tracking.statistic},
+            "CustomizedMetricSpecification": {**series.members, "Statistic": tracking.statistic},
         },
     }
     kind = "AWS::ApplicationAutoScaling"

@@ -44,6 +44,13 @@ class SeriesSummary:
         """What CloudWatch bills as one metric: a namespace, a name and dimensions, regardless of the unit."""
         return self.namespace, self.name, self.dimensions
 
+    @property
+    def members(self) -> dict[str, Any]:
+        """The namespace, the name and the dimensions in the form of CloudWatch's API and of CloudFormation."""
+        dimensions = [{"Name": name, "Value": value} for name, value in self.dimensions]
+        members = {"Namespace": self.namespace, "MetricName": self.name}
+        return {**members, "Dimensions": dimensions} if dimensions else members
+
     def __str__(self) -> str:
         pairs = ", ".join(f"{name}={value}" for name, value in self.dimensions)
         return f"{self.name} {{{pairs}}}" if pairs else self.name
