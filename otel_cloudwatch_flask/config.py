@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, TextIO, TypeAlias
+from typing import Annotated, Any, Final, Literal, TextIO, TypeAlias, get_args
 
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.limits import MAX_NAMESPACE_LENGTH, RESERVED_NAMESPACE_PREFIX
@@ -107,8 +107,9 @@ def _text(value: object) -> str:
     return value.strip()
 
 
-def _one_of(what: str, *choices: str) -> Parser:
-    """Return a parser that accepts ``choices``, ignoring case."""
+def _one_of(what: str, literal: object) -> Parser:
+    """Return a parser that accepts the values of a ``Literal`` type, ignoring case."""
+    choices = get_args(literal)
 
     def parse(value: object) -> object:
         choice = value.strip().lower() if isinstance(value, str) else value
@@ -119,7 +120,7 @@ def _one_of(what: str, *choices: str) -> Parser:
     return parse
 
 
-_flush_policy: Final = _one_of("a flush policy", "background", "sync", "interval")
+_flush_policy: Final = _one_of("a flush policy", FlushPolicy)
 
 
 def _seconds(value: object) -> float:
@@ -422,7 +423,7 @@ class Settings:
     """Whether the reporter publishes metrics about its own delivery, named otel_cloudwatch_flask.delivery.*."""
     dry_run: Annotated[bool, Key(_boolean, default=False)]
     """Whether to process and count metrics without sending them. If true, the spool is not used."""
-    output: Annotated[Output, Key(_one_of("an output", "api", "emf"), default="api")]
+    output: Annotated[Output, Key(_one_of("an output", Output), default="api")]
     """How metrics reach CloudWatch. 'api' sends PutMetricData requests. 'emf' writes lines in the embedded metric
     format to standard output, and CloudWatch Logs extracts the metrics from the lines.
     """

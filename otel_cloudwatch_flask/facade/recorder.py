@@ -22,7 +22,7 @@ from otel_cloudwatch_flask.runtime.process import call_after_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.version import __version__
 
-_quiet_log = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
+_each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 _once = RateLimitedLog(logging.getLogger(__name__))
 
 # https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
@@ -111,7 +111,7 @@ class Recorder:
             self._count()
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
             self._lost(LossReason.INVALID)
-            _quiet_log.log(
+            _each_minute.log(
                 logging.WARNING,
                 series.metric_name,
                 "Lost a measurement of %s (counted as invalid): OpenTelemetry did not accept %r. Fix the problem that "

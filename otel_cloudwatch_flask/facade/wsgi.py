@@ -161,12 +161,11 @@ class ResponseBody:
     ``state.has_length`` is true, the last part of ``body`` is held back until ``finish`` has returned.
     """
 
-    __slots__ = ("_body", "_close", "_finish", "_state")
+    __slots__ = ("_body", "_finish", "_state")
 
     def __init__(self, body: Iterable[bytes], finish: Callable[[], None], state: RequestState) -> None:
         self._body = body
         self._state = state
-        self._close: Callable[[], None] | None = getattr(body, "close", None)
         self._finish: Callable[[], None] | None = finish
 
     def __iter__(self) -> Iterator[bytes]:
@@ -187,8 +186,7 @@ class ResponseBody:
         if finish is None:
             return
         try:
-            if self._close is not None:
-                self._close()
+            getattr(self._body, "close", lambda: None)()
         finally:
             finish()
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
     from werkzeug.local import LocalProxy
 
-_quiet_log = RateLimitedLog(logging.getLogger(__name__))
+_once = RateLimitedLog(logging.getLogger(__name__))
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -236,7 +236,7 @@ class CloudWatchMetricsReporter:
         try:
             self.init_app(app)
         except Exception as error:  # noqa: BLE001 - add_metric must not raise because of the environment
-            _quiet_log.log(
+            _once.log(
                 logging.ERROR,
                 "setup",
                 "Metrics are lost: a CloudWatchMetricsReporter without an app could not be set up. Correct the setting "
@@ -442,7 +442,7 @@ def _registration_elsewhere(reporter: CloudWatchMetricsReporter | None) -> Regis
     if reporter is None and not has_app_context():
         reporter = next(reversed([*_live_reporters]), None)
     if reporter is None:
-        _quiet_log.warning(
+        _once.warning(
             "no reporter",
             "Metric dropped: no CloudWatchMetricsReporter was found. Call init_app(app) first, or call add_metric on a "
             "reporter.",
@@ -495,7 +495,7 @@ def _refuse_second_reporter(app: Flask) -> None:
 
 def _warn_of_misspelt_keys(app: Flask) -> None:
     for key, meant in misspelt_settings(app.config, os.environ).items():
-        _quiet_log.warning(key, "Unknown setting %s is ignored; did you mean %s?", key, meant)
+        _once.warning(key, "Unknown setting %s is ignored; did you mean %s?", key, meant)
 
 
 def _refuse_open_live_page(app: Flask, settings: Settings) -> None:

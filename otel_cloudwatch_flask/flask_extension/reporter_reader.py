@@ -22,12 +22,6 @@ from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_reader
 
 _logger = logging.getLogger(__name__)
 
-PLAIN_METRICS_LEFT_TO_PROGRAM: Final = (
-    "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter already publishes. "
-    "To avoid double counting, the reporter now publishes only its own metrics from that provider. Measurements of "
-    "other metrics since the reporter's last flush may be missing. Add the exporter before the reporter, or "
-    "remove the exporter."
-)
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
 _reporter_readers: "LiveObjects[ReporterReader]" = LiveObjects()
@@ -78,7 +72,12 @@ class ReporterReader(CloudWatchMetricReader):
             self.exporter.use_namespace(self._namespace_from(resource))
         has_priority = self.has_priority(resource)
         if self.exporter.publishes_plain_metrics and not has_priority:
-            _logger.warning(PLAIN_METRICS_LEFT_TO_PROGRAM)
+            _logger.warning(
+                "A CloudWatch exporter was added to a meter provider whose metrics a CloudWatchMetricsReporter already "
+                "publishes. To avoid double counting, the reporter now publishes only its own metrics from that "
+                "provider. Measurements of other metrics since the reporter's last flush may be missing. Add the "
+                "exporter before the reporter, or remove the exporter."
+            )
         self.exporter.publishes_plain_metrics = has_priority
         super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
 
