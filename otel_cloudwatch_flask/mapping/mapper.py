@@ -62,11 +62,13 @@ class Mapper:
         self._cache = SeriesCache(guard, streams.series)
         self._once = RateLimitedLog(_logger)
         self._each_minute = RateLimitedLog(_logger, interval_seconds=_INVALID_LOG_SECONDS)
-        self._begin_collection()
+        self._datums: list[Datum] = []
+        self._accumulators: dict[Series, Accumulator] = {}
 
     def datums(self, data: sdk.MetricsData) -> list[Datum]:
         """Convert one collection to datums."""
-        self._begin_collection()
+        self._cache.begin_collection()
+        self._datums, self._accumulators = [], {}
         # Find the entries of all data points first: they show which series receive several data points.
         found = []
         for stream in self._streams.of(data):
@@ -84,11 +86,6 @@ class Mapper:
             except Exception as error:  # noqa: BLE001 - numbers from other code
                 self._lose(series.name, error)
         return self._datums
-
-    def _begin_collection(self) -> None:
-        self._cache.begin_collection()
-        self._datums: list[Datum] = []
-        self._accumulators: dict[Series, Accumulator] = {}
 
     def _add_plain_numbers(
         self, stream: MetricStream, points: Sequence[sdk.DataPointT], entries: Sequence[CacheEntry]

@@ -18,7 +18,7 @@ from otel_cloudwatch_flask.mapping.data_points import (
     SumValue,
     statistics,
 )
-from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.model.datum import Content, Datum, Series
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Accumulator:
         """Return the merged datum. Raises :class:`InvalidPointError` if CloudWatch does not accept its numbers."""
         return Datum(self.series, self.unix_seconds, self._content())
 
-    def _content(self) -> float | Distribution | Statistics:
+    def _content(self) -> Content:
         numbers = [*self.gauge_values] if self.sum is None else [self.sum, *self.gauge_values]
         if not self.histograms and len(numbers) == 1:
             return sendable(numbers[0])

@@ -48,7 +48,6 @@ class SeriesCache:
         self._guard = guard
         self._series_of = series_of
         self._collection = 0
-        self._size = 0
         self._entries: dict[Hashable, dict[int, CacheEntry]] = {}
         self._owners: dict[Series, CacheEntry | None] = {}
         """The entry of each series, or ``None`` if the series is shared."""
@@ -57,8 +56,7 @@ class SeriesCache:
         """Begin a collection, and clear the cache if it has become too large."""
         self._collection += 1
         # Clearing costs one slow collection, but evicting single entries would require bookkeeping in every collection.
-        if self._size > _MAX_ENTRIES:
-            self._size = 0
+        if sum(map(len, self._entries.values())) > _MAX_ENTRIES:
             self._entries.clear()
             self._owners.clear()
 
@@ -88,7 +86,6 @@ class SeriesCache:
             series = self._series_of(stream, attributes or {})
         except Exception:  # noqa: BLE001 - attributes from other code: reading the data point reports the problem
             return CacheEntry(attributes, ())
-        self._size += 1
         entry = known[id(attributes)] = CacheEntry(attributes, series)
         for each in series:
             owner = self._owners.setdefault(each, entry)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 
@@ -59,9 +59,13 @@ class Statistics:
     maximum: float
 
 
+Content: TypeAlias = float | Distribution | Statistics
+"""What a datum contains: a number, a distribution or a statistic set."""
+
+
 class Datum(NamedTuple):
     """A number, distribution or statistic set that belongs to one series, with a Unix timestamp in whole seconds."""
 
     series: Series
     unix_seconds: int
-    content: float | Distribution | Statistics
+    content: Content

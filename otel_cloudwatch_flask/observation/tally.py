@@ -4,17 +4,14 @@ The number of distinct values can be limited to bound memory. Percentiles are ap
 """
 
 import math
-import operator
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
-from otel_cloudwatch_flask.model.datum import Statistics
-
-Content: TypeAlias = float | Distribution | Statistics
+from otel_cloudwatch_flask.model.datum import Content, Statistics
 
 _FRACTION_BITS: Final = 52
 _FIRST_SHIFT: Final = 44
@@ -150,16 +147,15 @@ class Tally:
 def samples_of(content: Content) -> float:
     """Return the number of samples in one datum."""
     if isinstance(content, Distribution):
-        return sum(content.counts)
+        return content.samples
     return content.count if isinstance(content, Statistics) else 1
 
 
 def summary(content: Content) -> Summary:
     """Return the statistics of one datum."""
     if isinstance(content, Distribution):
-        values, counts = content.values, content.counts
-        total = math.fsum(map(operator.mul, values, counts))
-        return Summary(sum(counts), total, values[0], values[-1], values, counts)
+        values, counts = content
+        return Summary(content.samples, content.total, values[0], values[-1], values, counts)
     if isinstance(content, Statistics):
         smallest, largest = content.minimum, content.maximum
         # If all samples are equal, their value is known, and CloudWatch has percentiles too.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Final, TypeAlias
 
-from otel_cloudwatch_flask.model.datum import Dimensions
-from otel_cloudwatch_flask.observation.tally import Content, Tally, content_of
+from otel_cloudwatch_flask.model.datum import Content, Dimensions
+from otel_cloudwatch_flask.observation.tally import Tally, content_of
 from otel_cloudwatch_flask.testing.request_rules import datums_of, unix_time, validation_error
 
 Pairs: TypeAlias = Mapping[str, object] | None
