@@ -9,16 +9,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Final
 
-from opentelemetry import metrics
-from opentelemetry.sdk.metrics import MeterProvider
-
 from otel_cloudwatch_flask.delivery.boto_client import client_substitutes
 from otel_cloudwatch_flask.delivery.emf import stream_substitutes
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.flask_extension.reporter import drain_current_buffer, live_reporter_readers
 from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters, seconds_until
-from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers, readers_on
+from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
@@ -142,18 +139,15 @@ def _has_own_client(exporter: CloudWatchMetricExporter) -> bool:
 
 
 def _shut_down_orphaned_readers() -> None:
-    """Shut down the readers of reporters whose apps no longer exist.
+    """Shut down and remove the readers of reporters whose apps no longer exist.
 
     Tests with app factories leave such readers behind.
     """
     if len(_reporter_readers()) > _MANY_READERS:
         gc.collect()  # Flask apps are in reference cycles, so they outlive their last use
-    provider = metrics.get_meter_provider()
     for reader in _reporter_readers() - live_reporter_readers():
-        is_global = reader in readers_on(provider)
         reader.shutdown()
-        if is_global and isinstance(provider, MeterProvider):
-            provider.remove_metric_reader(reader)
+        reader.remove()
 
 
 def _reporter_readers() -> set[CloudWatchMetricReader]:
