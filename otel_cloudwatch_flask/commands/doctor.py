@@ -1,5 +1,6 @@
 """``doctor``: diagnose an app's configuration, AWS access, server and instrumentation."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -71,11 +72,12 @@ def command(
 
 def _checks(context: click.Context, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> list[Check]:
     """Run the checks, and redact secrets from their findings and remedies."""
+    environ = os.environ.copy()  # without the dry-run mode in which the app is loaded
     try:
         user_app, app_checks = load_user_app(context), []
     except CommandError as error:
         # Most checks work without the app, and one of them may explain why it cannot be loaded.
-        user_app, app_checks = UserApp(), [Check("App", "problem", error.message)]
+        user_app, app_checks = UserApp(environ=environ), [Check("App", "problem", error.message)]
     found = [*app_checks, *_sections(user_app, namespace, recorded, sends=sends)]
     # Messages from boto3 and AWS may repeat secrets, so every finding and remedy is redacted here.
     hidden = aws.secrets(user_app.environ, user_app.keys.values())

@@ -119,7 +119,9 @@ def test_an_app_that_does_not_start() -> None:
     (app,) = [each for each in json.loads(ended.stdout)["checks"] if each["section"] == "App"]
     message = "The app cannot be loaded: OTEL_EXPORTER_CLOUDWATCH_FLUSH='often' is not a flush policy;"
     assert (app["status"], app["finding"][: len(message)]) == ("problem", message)
-    assert ("ok", "MAX_METRICS: 1000 (default)") in findings(ended.stdout, "Settings")
+    assert {("ok", "MAX_METRICS: 1000 (default)"), ("ok", "DRY_RUN: False (default)")} <= {
+        *findings(ended.stdout, "Settings")
+    }
 
 
 def test_without_any_configuration() -> None:
