@@ -91,9 +91,7 @@ def run(*, short: bool) -> Report:
     return Report([_table(medians)], made, missing)
 
 
-def medians_of(
-    kinds: Sequence[Kind], ways: Sequence[str], *, rounds: int, series: int = SERIES
-) -> dict[str, dict[str, float]]:
+def medians_of(kinds: Sequence[Kind], ways: Sequence[str], *, rounds: int) -> dict[str, dict[str, float]]:
     """Return the longest delay in milliseconds, as the median over rounds, for each kind and way."""
     medians = {}
     with ExitStack() as stack:
@@ -101,7 +99,7 @@ def medians_of(
         loop = stack.enter_context(Remote(Loop))
         for kind in kinds:
             measures: dict[str, Callable[[], float]] = {
-                **{way: partial(remote, kind, series) for way, remote in remotes.items()},
+                **{way: partial(remote, kind, SERIES) for way, remote in remotes.items()},
                 PYTHON: loop,
             }
             stretches = interleaved(measures, rounds, warm_up_rounds=1)

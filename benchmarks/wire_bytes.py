@@ -57,13 +57,13 @@ def run(*, short: bool) -> Report:
     return Report([_table(results, ways)], list(claims(results[COUNTERS])), missing)
 
 
-def sent_of(kinds: Sequence[Kind], ways: Sequence[str], series: int = SERIES) -> dict[Kind, dict[str, Sent]]:
+def sent_of(kinds: Sequence[Kind], ways: Sequence[str]) -> dict[Kind, dict[str, Sent]]:
     """Return the sizes that each way sends for the same measurements, by kind."""
     sent: dict[Kind, dict[str, Sent]] = {}
     with ExitStack() as stack:
         remotes = {way: stack.enter_context(Remote(Exports, way)) for way in ways}
         for kind in kinds:
-            sent[kind] = {way: remote(kind, series) for way, remote in remotes.items()}
+            sent[kind] = {way: remote(kind, SERIES) for way, remote in remotes.items()}
     return sent
 
 

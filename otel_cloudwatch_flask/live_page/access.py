@@ -3,14 +3,11 @@
 import ipaddress
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from flask import current_app, request
 
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
 
@@ -33,18 +30,13 @@ def is_authorized(check: Callable[[], object] | None, *, reads_data: bool) -> bo
 
 
 def is_local_request() -> bool:
-    """Return whether the current request is local, as defined by :func:`is_local`."""
-    return is_local(request.environ)
-
-
-def is_local(environ: "WSGIEnvironment") -> bool:
     """Return whether the peer has a loopback address and the ``Host`` header names a loopback host.
 
     The ``Host`` is checked because a website can make its own name resolve to 127.0.0.1, and then read the page through
     a visitor's browser (DNS rebinding). Behind a proxy on the same machine, neither check is reliable, so this
     function protects only a developer's machine.
     """
-    return _is_loopback(environ.get("REMOTE_ADDR", "")) and _is_name_of_loopback(environ.get("HTTP_HOST", ""))
+    return _is_loopback(request.remote_addr or "") and _is_name_of_loopback(request.headers.get("Host", ""))
 
 
 def _passes(check: Callable[[], object]) -> bool:

@@ -22,8 +22,7 @@ class RecentMessages(logging.Handler):
 
     def attach(self) -> None:
         """Add this handler to the package's logger, unless it has already been added."""
-        if self not in _LOGGER.handlers:
-            _LOGGER.addHandler(self)
+        _LOGGER.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the message, and print it to standard error if no other handler would handle it."""

@@ -25,19 +25,15 @@ _RATES: Final = ("requests", "bytes")
 _HOURS_PER_MONTH: Final = SECONDS_PER_MONTH / 3600
 
 
-def rate_per_second(of: str, slices: Sequence[Mapping[str, float]], *, now: float, seconds: float) -> float:
-    """Return a rate over the last minute, or over the whole observation if that is shorter.
+def rate_per_second(of: str, observed: Mapping[str, Any], *, now: float) -> float:
+    """Return the rate of ``"requests"`` or ``"bytes"`` over the last minute, or the whole observation if it is shorter.
 
     An observation of less than 10 seconds counts as 10 seconds long.
-
-    :param of: ``"requests"`` for the rate of accepted requests, or ``"bytes"``.
-    :param slices: Time slices, each with its start time and its numbers of requests and bytes.
-    :param now: The current time in Unix seconds.
-    :param seconds: The time since the start of the observation.
     """
-    recent = sum(each[of] for each in slices if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
+    recent: float = sum(each[of] for each in observed["slices"] if each["time"] + SLICE_SECONDS > now - RATE_SECONDS)
     # Extrapolating from less than ten seconds would exaggerate the rate of a process that has just started.
-    return recent / min(max(seconds, _MIN_RATE_SECONDS), RATE_SECONDS + SLICE_SECONDS / 2)
+    seconds: float = min(max(observed["seconds"], _MIN_RATE_SECONDS), RATE_SECONDS + SLICE_SECONDS / 2)
+    return recent / seconds
 
 
 def cost(observed: Mapping[str, Any], *, now: float, writes_emf: bool = False) -> dict[str, Any]:
@@ -50,7 +46,7 @@ def cost(observed: Mapping[str, Any], *, now: float, writes_emf: bool = False) -
     def month(series: float, rate: float) -> MonthlyCost:
         return monthly_cost(metrics=int(series), **{per_second: rate})
 
-    rate = rate_per_second(of, observed["slices"], now=now, seconds=observed["seconds"])
+    rate = rate_per_second(of, observed, now=now)
     hours = observed["seconds"] // 3600 + 1  # a metric is billed for each hour in which it had data
     metrics_so_far = metrics_dollars(observed["series_seen"]) * hours / _HOURS_PER_MONTH
     delivery_so_far = month(0, observed[of] / SECONDS_PER_MONTH).dollars
@@ -99,7 +95,7 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
         **asdict(stats),
         "lost": Counter(stats.datums_lost) + Counter(stats.measurements_lost),
         "is_failing": bool(stats.datums_pending and stats.last_error and is_late),
-        "calls_per_minute": 60 * rate_per_second("requests", observed["slices"], now=now, seconds=observed["seconds"]),
+        "calls_per_minute": 60 * rate_per_second("requests", observed, now=now),
         "mean_seconds": stats.requests_seconds / calls if calls else None,
         "trend": [60 * point["requests_per_second"] for point in trend(observed, now=now)],
     }

@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
 from otel_cloudwatch_flask.errors import ConfigurationError
-from otel_cloudwatch_flask.live_page.access import is_local
+from otel_cloudwatch_flask.live_page.access import is_local_request
 from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.page_data import cost, delivery, rate_per_second, trend
 from otel_cloudwatch_flask.pricing import SECONDS_PER_MONTH
@@ -122,13 +122,15 @@ REMOTE: list[dict[str, str]] = [
 @pytest.mark.parametrize("environ", LOCAL_VARIANTS, ids=str)
 def test_local_requests(environ: dict[str, str]) -> None:
     """A request from a loopback address to a loopback host is local."""
-    assert is_local({**LOCAL, **environ})
+    with Flask("shop").test_request_context(environ_overrides={**LOCAL, **environ}):
+        assert is_local_request()
 
 
 @pytest.mark.parametrize("environ", [each for each in REMOTE if each != {"HTTP_HOST": "[::1"}], ids=str)
 def test_remote_requests(environ: dict[str, str]) -> None:
     """Requests from other machines or to other host names are not local."""
-    assert not is_local({**LOCAL, **environ})
+    with Flask("shop").test_request_context(environ_overrides={**LOCAL, **environ}):
+        assert not is_local_request()
 
 
 @pytest.mark.parametrize("resource", ["", "/data.json", "/series.json?id=1", "/live.js", "/uplot.css", "/none"])
@@ -567,8 +569,9 @@ def slices(*requests: int, series: int = 10) -> list[dict[str, float]]:
 
 def test_the_rate_covers_the_last_minute() -> None:
     """Older requests are ignored, and the rate of a new process is not extrapolated from a single request."""
-    assert rate_per_second("requests", slices(*[500] * 6, *[10] * 6), now=NOW, seconds=120) == pytest.approx(60 / 65)
-    assert rate_per_second("requests", slices(1), now=NOW, seconds=1) == 0.1
+    busy = {"slices": slices(*[500] * 6, *[10] * 6), "seconds": 120}
+    assert rate_per_second("requests", busy, now=NOW) == pytest.approx(60 / 65)
+    assert rate_per_second("requests", {"slices": slices(1), "seconds": 1}, now=NOW) == 0.1
 
 
 def test_cost_follows_the_price_list() -> None:

@@ -13,7 +13,7 @@ const PAUSES_PER_WORK = 50;
 const $ = (id) => document.getElementById(id);
 const processes = new Processes(document.documentElement.dataset.root);
 const detail = new Detail(processes);
-const table = new Table({ onOpen: openDetail, onOpenGroup: openGroup, onMenu: openMenu });
+const table = new Table({ onOpen: openDetail, onOpenGroup: openGroup, onMenu: openMenu, onCount: showCount });
 let isPaused = false;
 let lastResponse = null;
 let failures = 0;
@@ -207,11 +207,11 @@ function freshness() {
   put("freshness", lastResponse ? `Updated ${clock(lastResponse / 1000)}` : "");
 }
 
-table.onCount = (shown, all) => {
+function showCount(shown, all) {
   put("count", shown === all ? counted(all, "metric") : `${whole(shown)} of ${whole(all)} metrics`);
   $("nothing").hidden = shown > 0;
   if (!shown) put("nothing", "No metrics match the filter.");
-};
+}
 
 const refilter = () => {
   table.filterBy($("filter").value, $("rule").value);

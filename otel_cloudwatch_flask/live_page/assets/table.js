@@ -31,8 +31,8 @@ export const showStatistic = (cell, series, key) => {
 };
 
 export class Table {
-  constructor({ onOpen, onOpenGroup, onMenu }) {
-    Object.assign(this, { onOpen, onOpenGroup, onMenu });
+  constructor({ onOpen, onOpenGroup, onMenu, onCount }) {
+    Object.assign(this, { onOpen, onOpenGroup, onMenu, onCount });
     this.rows = new Map();
     this.groups = new Map();
     this.sort = { key: DEFAULT_SORT, descending: false };
@@ -231,7 +231,7 @@ export class Table {
       if (group.line) group.line.hidden = !shownInGroup;
       shown += shownInGroup;
     }
-    this.onCount?.(shown, this.rows.size);
+    this.onCount(shown, this.rows.size);
   }
 
   // Keep the order while the pointer or the focus is in the table, unless the user asked for another order.
