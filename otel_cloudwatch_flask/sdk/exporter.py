@@ -160,7 +160,6 @@ class CloudWatchMetricExporter(MetricExporter):
         self.client = boto_client.checked_client(client)
         self._client_factory = client_factory or boto_client.client_factory(settings.region_name)
         self._watchers: list[Callable[[Batch], object]] = []
-        self._kept: list[_KeptAttributes] = []
         self._watchers_of_pending: list[Callable[[Batch], object]] = []
         self.is_shut_down = False
         self._is_closed = False
@@ -176,6 +175,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self.resource: Resource | None = None
         # The Region of the latest client, or None until the first attempt to send.
         self.region_name: str | None = None
+        self._kept: list[_KeptAttributes] = []
         self.stats_recorder = StatsRecorder()
         self.backlog = Backlog(
             self._settings.max_backlog_bytes,

@@ -25,6 +25,7 @@ from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.scope import FacadeMetric
+from otel_cloudwatch_flask.sdk.internals import forget_measurements
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import BlockedClient, ScriptedClient, eventually, in_threads, join_all
 from tests.support.programs import CUMULATIVE, Program
@@ -539,4 +540,19 @@ def test_dimensions_that_never_come_cause_a_warning(caplog: pytest.LogCaptureFix
     (record,) = caplog.records
     assert "orders had the attribute paln" in record.getMessage()
     assert "http.target, plan" in record.getMessage()
+    reader.shutdown()
+
+
+def test_a_forked_child_knows_only_its_own_measurements(caplog: pytest.LogCaptureFixture) -> None:
+    """A child does not warn about an attribute that its measurements have and those of its parent do not."""
+    exporter = CloudWatchMetricExporter("Shop", client=FakeCloudWatch(), rules=[{"match": "*", "dimensions": ["plan"]}])
+    reader = CloudWatchMetricReader(exporter)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
+    counter.add(1, {"user": "4711"})
+    exporter._restart()
+    forget_measurements(reader)
+    for _ in range(11):
+        counter.add(1, {"plan": "pro"})
+        assert reader.flush()
+    assert caplog.messages == []
     reader.shutdown()
