@@ -10,6 +10,8 @@ from typing import Final
 
 PRICES_URL: Final = "https://aws.amazon.com/cloudwatch/pricing/"
 SECONDS_PER_MONTH: Final = 30 * 24 * 3600
+IDLE_SECONDS: Final = 3600.0
+"""Time without a datum after which CloudWatch no longer bills a metric. It bills each hour in which there is data."""
 
 DOLLARS_PER_METRIC_MONTH: Final = (
     (10_000, 0.30),

@@ -103,7 +103,7 @@ def run_demo(*, seconds: float, rate: float, output: Output, on_progress: Callab
         comparisons=tuple(compare(found, expected)),
         api=cloudwatch.traffic,
         api_requests_per_second=per_second,
-        refusals=tuple(f"{error.code}: {error.message}" for error in cloudwatch.validation_errors),
+        refusals=tuple(map(str, cloudwatch.validation_errors)),
         delivery=summary.delivery,
         document={**observed(cloudwatch.published.requests), "requests_per_second": per_second},
         output=output,

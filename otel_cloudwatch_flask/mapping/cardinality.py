@@ -1,7 +1,6 @@
 """Limit the number of series that one exporter creates, and therefore their cost.
 
-Each of the first 10,000 metrics costs $0.30 a month, billed by the hour:
-https://aws.amazon.com/cloudwatch/pricing/.
+A series that CloudWatch no longer bills may be replaced by another.
 """
 
 import math
@@ -9,9 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, OVERFLOW_KEY, Series
-
-IDLE_SECONDS: Final = 3600.0
-"""Time without a datum after which CloudWatch no longer bills a series, so that another series may replace it."""
+from otel_cloudwatch_flask.pricing import IDLE_SECONDS
 
 OVERFLOW_NAME: Final = OVERFLOW_KEY
 """The metric whose overflow series replaces the overflow series of other metrics if there is no room for them."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from otel_cloudwatch_flask.delivery.batch import Batch, members_of
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.observation.tally import Tally, content_of, percentiles, samples_of
+from otel_cloudwatch_flask.pricing import IDLE_SECONDS
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 
 PERCENTS: Final = (50, 90, 99)
@@ -23,8 +24,6 @@ _MOST_VALUES: Final = 2000
 _LAST_DATUMS: Final = 3
 """The number of datums that are kept in full for each series."""
 _SUMMARY_FLUSHES: Final = 30
-_ACTIVE_SECONDS: Final = 3600
-"""How long after its last datum a series is active. CloudWatch bills a metric for each hour in which it has data."""
 SLICE_SECONDS: Final = 10
 """The length of the time slices by which accepted requests are counted."""
 _SLICES: Final = 360
@@ -205,7 +204,7 @@ class Observation:
             "started": self._started,
             "seconds": max(now - self._started, 0.0),
             **self._accepted,
-            "series_active": sum(each.last_time > now - _ACTIVE_SECONDS for each in self._series.values()),
+            "series_active": sum(each.last_time > now - IDLE_SECONDS for each in self._series.values()),
             "series_seen": self._series_seen,
             "series_forgotten": self._forgotten,
             "slices": list(map(dict, self._slices)),

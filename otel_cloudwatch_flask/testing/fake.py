@@ -136,7 +136,7 @@ class FakeCloudWatch(PublishedMetrics):
 
     def _problems(self, *stats: DeliveryStats) -> list[str]:
         """Describe the error of each invalid request, and the problems in each of ``stats``."""
-        rejected = [f"rejected with {error.code}: {error.message}" for error in self._validation_errors]
+        rejected = [f"rejected with {error}" for error in self._validation_errors]
         return [*rejected, *filter(None, map(problem_of, stats))]
 
     def put_metric_data(self, **request: Any) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 import pytest
 
 from otel_cloudwatch_flask.mapping.cardinality import (
-    IDLE_SECONDS,
     OVERFLOW_NAME,
     CardinalityGuard,
     overflow_capacity,
 )
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, Series
+from otel_cloudwatch_flask.pricing import IDLE_SECONDS
 from tests.support.fakes import FakeClock
 
 
