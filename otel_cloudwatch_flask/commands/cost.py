@@ -10,7 +10,6 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     POLICIES,
     Contribution,
     Fleet,
-    Metric,
     billed,
     by_dimension,
     by_metric,
@@ -19,7 +18,7 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
 )
 from otel_cloudwatch_flask.commands.reports.cost_gate import Growth, growth, largest_share
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, echo_json, json_option
-from otel_cloudwatch_flask.commands.shared.document import Document, from_option, read_document
+from otel_cloudwatch_flask.commands.shared.document import Document, Metric, from_option, read_document
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.config import FlushPolicy, Output
 from otel_cloudwatch_flask.pricing import EMF_BYTES_PER_METRIC, PRICES_URL, MonthlyCost, monthly_cost

@@ -17,7 +17,6 @@ from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.cli import flask_commands, main
 from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     Fleet,
-    Metric,
     billed,
     by_dimension,
     by_metric,
@@ -25,7 +24,7 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     emf_bytes,
 )
 from otel_cloudwatch_flask.commands.reports.cost_gate import growth, largest_share
-from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
+from otel_cloudwatch_flask.commands.shared.document import Metric, SeriesSummary
 from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
 from otel_cloudwatch_flask.model.datum import Datum
 from otel_cloudwatch_flask.observation.record import datum_of
@@ -36,7 +35,7 @@ from tests.support.command_runs import demo_document, demo_result, run, run_flas
 
 def metric(name: str, **dimensions: str) -> Metric:
     """Return a metric in the shop's namespace."""
-    return "Shop", name, tuple(sorted(dimensions.items()))
+    return Metric("Shop", name, tuple(sorted(dimensions.items())))
 
 
 ORDERS = [metric("Orders", Payment=payment, Stage="live") for payment in ("card", "invoice", "voucher")]

@@ -98,7 +98,7 @@ def _totals(recorded: Recorded, stored: Mapping[SeriesSummary, float]) -> Check:
 def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Check]:
     """Report metrics that are in a namespace of ``known``, but are not published by the process."""
     metrics = {each.metric for each in known}
-    stored = aws.listed_series(client, {namespace for namespace, _, _ in metrics})
+    stored = aws.listed_series(client, {each.namespace for each in metrics})
     others = [str(each) for each in stored if each.metric not in metrics]
     if others:
         yield Check(

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
+from otel_cloudwatch_flask.commands.shared.document import Metric, SeriesSummary
 from otel_cloudwatch_flask.config import (
     DEFAULT_EXPORT_INTERVAL_SECONDS,
     DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
@@ -15,9 +15,6 @@ from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.pricing import metrics_dollars
-
-Metric: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
-"""What CloudWatch bills as one metric: namespace, name, and sorted dimensions."""
 
 _NO_RULE: Final = "(no rule)"
 POLICIES: Final[tuple[FlushPolicy, ...]] = ("background", "interval", "sync")
@@ -99,7 +96,9 @@ def by_dimension(metrics: Sequence[Metric]) -> list[Contribution]:
     contributions = []
     for name, group in by_name(metrics).items():
         for dimension, values in dimension_values(group).items():
-            merged = {(each[0], tuple(pair for pair in each[2] if pair[0] != dimension)) for each in group}
+            merged = {
+                (each.namespace, tuple(pair for pair in each.dimensions if pair[0] != dimension)) for each in group
+            }
             saved = len(group) - len(merged)
             contributions.append(
                 _contribution(metrics, len(group), saved, metric=name, dimension=dimension, values=len(values))
@@ -117,7 +116,7 @@ def by_rule(metrics: Sequence[Metric], rules: Sequence[MetricRule]) -> list[Cont
     every = Rules(rules)
     of_rule: defaultdict[MetricRule, list[Metric]] = defaultdict(list)
     for metric in metrics:
-        of_rule[every.of(metric[1])].append(metric)
+        of_rule[every.of(metric.name)].append(metric)
     contributions = [each for rule, group in of_rule.items() for each in _of_rule(metrics, rule, group, set(rules))]
     return _sorted(contributions)
 
@@ -129,7 +128,7 @@ def _of_rule(
     label = rule.match if rule in given else _NO_RULE
     yield _contribution(metrics, len(group), len(group), rule=label)
     for rollup in rule.rollups:
-        number = sum({key for key, _ in dimensions} == set(rollup) for _, _, dimensions in group)
+        number = sum({key for key, _ in each.dimensions} == set(rollup) for each in group)
         yield _contribution(metrics, number, number, rule=f"{label}, rollup [{', '.join(sorted(rollup))}]")
 
 
@@ -142,15 +141,15 @@ def by_name(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
     """Group metrics by name."""
     groups: defaultdict[str, list[Metric]] = defaultdict(list)
     for metric in metrics:
-        groups[metric[1]].append(metric)
+        groups[metric.name].append(metric)
     return groups
 
 
 def dimension_values(metrics: Iterable[Metric]) -> defaultdict[str, set[str]]:
     """Map each dimension of ``metrics`` to its distinct values."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for _, _, dimensions in metrics:
-        for dimension, value in dimensions:
+    for metric in metrics:
+        for dimension, value in metric.dimensions:
             found[dimension].add(value)
     return found
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 from otel_cloudwatch_flask.commands.reports.cost_estimate import (
-    Metric,
     by_dimension,
     by_metric,
     by_name,
     dimension_values,
 )
+from otel_cloudwatch_flask.commands.shared.document import Metric
 from otel_cloudwatch_flask.terminal import counted, escaped
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -21,6 +21,14 @@ _T = TypeVar("_T")
 _TIMEOUT_SECONDS: Final = 5.0
 _NESTED: Final = "document"
 """The key under which the output of ``demo --json`` contains the document."""
+
+
+class Metric(NamedTuple):
+    """What CloudWatch bills as one metric, whatever its units. The dimensions are sorted."""
+
+    namespace: str
+    name: str
+    dimensions: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +48,9 @@ class SeriesSummary:
     last_datum: Datum | None = field(default=None, compare=False)
 
     @property
-    def metric(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """What CloudWatch bills as one metric: a namespace, a name and dimensions, regardless of the unit."""
-        return self.namespace, self.name, self.dimensions
+    def metric(self) -> Metric:
+        """The metric to which the series belongs."""
+        return Metric(self.namespace, self.name, self.dimensions)
 
     @property
     def members(self) -> dict[str, Any]:
