@@ -26,31 +26,28 @@ export class Detail {
   }
 
   open(series, group, rule, region, opener) {
-    this.opener = opener;
     this.series = series;
-    this.changed = null;
     this.build(series, group, rule, region);
-    this.show();
-    return this.refresh();
+    return this.show(opener);
   }
 
   // Compare the series of a metric. ``members`` returns them, with their latest data.
   openGroup(members, region, opener) {
-    this.opener = opener;
     this.series = null;
     this.members = members;
-    this.changed = null;
     const [first] = members();
     this.panel(first, counted(members().length, "metric"));
     this.plots = element("div", { className: "plots" });
     this.dialog.firstElementChild.append(this.plots, element("div", { className: "buttons" }, ...actions(members(), members(), region)));
-    this.show();
-    return this.refresh();
+    return this.show(opener);
   }
 
-  show() {
+  show(opener) {
+    this.opener = opener;
+    this.changed = null;
     if (!this.isOpen) this.dialog.showModal();
     this.dialog.scrollTop = 0;
+    return this.refresh();
   }
 
   // The event is asynchronous: the next series may be open already.
