@@ -29,6 +29,7 @@ from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME, ScopeName
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
+from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
@@ -210,8 +211,9 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down, or if the default
     namespace is invalid.
     """
-    with _lock:
-        # Inside the lock, because another thread may be creating the global provider.
+    with no_fork(), _lock:
+        # Inside the lock, because another thread may be creating the global provider. No fork, because the child would
+        # inherit the lock.
         provider = metrics.get_meter_provider() if given is None else given
         reader = _shared_reader(provider, target)
         key: Hashable = target.key() if reader is None else (reader, target.settings.self_metrics)

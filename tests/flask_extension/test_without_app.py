@@ -1,11 +1,14 @@
 """A reporter without an app, as scripts and jobs use it."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -14,6 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, get_metrics
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
+from otel_cloudwatch_flask.flask_extension import provider_setup
 from otel_cloudwatch_flask.flask_extension import reporter as reporter_module
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.sdk.reader import readers_on
@@ -80,6 +84,39 @@ def test_threads_that_come_first_at_once(
     assert reporter.flush()
     assert cloudwatch.sum("Runs") == 8
     assert len(readers_on(provider)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_sets_up(
+    reporter: CloudWatchMetricsReporter,
+    provider: MeterProvider,
+    cloudwatch: FakeCloudWatch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fork waits until a thread has set up a reporter, so the child can set up another one."""
+    has_begun, shared_reader = threading.Event(), provider_setup._shared_reader
+
+    def slow(*arguments: Any) -> Any:
+        has_begun.set()
+        time.sleep(0.2)
+        return shared_reader(*arguments)
+
+    monkeypatch.setattr(provider_setup, "_shared_reader", slow)
+    thread = threading.Thread(target=reporter.add_metric, args=("Runs", 1))
+    thread.start()
+    assert has_begun.wait(30)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        own = CloudWatchMetricsReporter(None, "Child", cloudwatch, meter_provider=provider)
+        own.add_metric("Runs", 1)
+        os._exit(not own.flush())
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    thread.join()
+    assert reporter.flush()
+    assert cloudwatch.sum("Runs") == 1
 
 
 @pytest.mark.parametrize("namespace", ["Cron", None])
