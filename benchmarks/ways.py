@@ -184,14 +184,27 @@ class EventsRun:
         return self._event_of(name, samples or [float(self._random.randrange(1, 1000))], number)
 
 
-def _ours(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    return ExporterRun(collections_of(kind, series, our_reader), our_exporter(traffic))
+MakeExport = Callable[[Kind, int, Traffic | None], Export]
 
 
-def _ours_emf(kind: Kind, series: int, traffic: Traffic | None) -> Export:
+def _exporting(
+    make_reader: Callable[[], InMemoryMetricReader], make_exporter: Callable[[Traffic | None], MetricExporter]
+) -> MakeExport:
+    """Return a function that prepares exports of collections."""
+    return lambda kind, series, traffic: ExporterRun(collections_of(kind, series, make_reader), make_exporter(traffic))
+
+
+def _collecting(
+    make_reader: Callable[[], InMemoryMetricReader],
+    make_exporter: Callable[[Traffic | None], MetricExporter | None] = lambda _traffic: None,
+) -> MakeExport:
+    """Return a function that prepares collections, and their exports if there is an exporter."""
+    return lambda kind, series, traffic: CollectionRun(Source(kind, series, make_reader), make_exporter(traffic))
+
+
+def _emf_exporter(traffic: Traffic | None) -> CloudWatchMetricExporter:
     stream = _null_device() if traffic is None else _Lines(traffic)
-    exporter = CloudWatchMetricExporter("Benchmark", output="emf", stream=stream, max_metrics=MAX_SERIES)
-    return ExporterRun(collections_of(kind, series, our_reader), exporter)
+    return CloudWatchMetricExporter("Benchmark", output="emf", stream=stream, max_metrics=MAX_SERIES)
 
 
 def _adot(kind: Kind, series: int, traffic: Traffic | None) -> Export:
@@ -237,30 +250,13 @@ def _boto3(kind: Kind, series: int, traffic: Traffic | None) -> Export:
     return DictionariesRun(collections_of(kind, series, our_reader), default_client(traffic))
 
 
-def _ours_collected(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    return CollectionRun(Source(kind, series, our_reader), our_exporter(traffic))
-
-
 def _otlp_exporter(traffic: Traffic | None, **options: Any) -> MetricExporter:
     exporter: MetricExporter = optional(_OTLP_MODULE).OTLPMetricExporter(session=answered_session(traffic), **options)
     return exporter
 
 
-def _otlp(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    return ExporterRun(collections_of(kind, series, otlp_reader), _otlp_exporter(traffic))
-
-
-def _otlp_gzip(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    gzip = optional("opentelemetry.exporter.otlp.proto.http").Compression.Gzip
-    return ExporterRun(collections_of(kind, series, otlp_reader), _otlp_exporter(traffic, compression=gzip))
-
-
-def _otlp_exponential(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    return ExporterRun(collections_of(kind, series, otlp_exponential_reader), _otlp_exporter(traffic))
-
-
-def _otlp_exponential_collected(kind: Kind, series: int, traffic: Traffic | None) -> Export:
-    return CollectionRun(Source(kind, series, otlp_exponential_reader), _otlp_exporter(traffic))
+def _gzip_exporter(traffic: Traffic | None) -> MetricExporter:
+    return _otlp_exporter(traffic, compression=optional("opentelemetry.exporter.otlp.proto.http").Compression.Gzip)
 
 
 def _emf(kind: Kind, series: int, traffic: Traffic | None) -> Export:
@@ -303,23 +299,19 @@ def _keep(traffic: Traffic | None, line: str) -> None:
         traffic.bodies.append(line.encode() + b"\n")
 
 
-def _collection(kind: Kind, series: int, _traffic: Traffic | None) -> Export:
-    return CollectionRun(Source(kind, series, sdk_reader))
-
-
 WAYS: Final[Mapping[str, Alternative]] = {
-    OURS: Alternative(_ours),
+    OURS: Alternative(_exporting(our_reader, our_exporter)),
     BOTO3: Alternative(_boto3),
-    OURS_EMF: Alternative(_ours_emf),
+    OURS_EMF: Alternative(_exporting(our_reader, _emf_exporter)),
     ADOT: Alternative(_adot, (_ADOT_MODULE,)),
-    OTLP: Alternative(_otlp, (_OTLP_MODULE,)),
-    OTLP_EXPONENTIAL: Alternative(_otlp_exponential, (_OTLP_MODULE,)),
-    OTLP_GZIP: Alternative(_otlp_gzip, (_OTLP_MODULE,)),
+    OTLP: Alternative(_exporting(otlp_reader, _otlp_exporter), (_OTLP_MODULE,)),
+    OTLP_EXPONENTIAL: Alternative(_exporting(otlp_exponential_reader, _otlp_exporter), (_OTLP_MODULE,)),
+    OTLP_GZIP: Alternative(_exporting(otlp_reader, _gzip_exporter), (_OTLP_MODULE,)),
     EMF: Alternative(_emf, ("aws_embedded_metrics",)),
     POWERTOOLS: Alternative(_powertools, ("aws_lambda_powertools",)),
-    SDK: Alternative(_collection),
-    OURS_COLLECTED: Alternative(_ours_collected),
-    OTLP_EXPONENTIAL_COLLECTED: Alternative(_otlp_exponential_collected, (_OTLP_MODULE,)),
+    SDK: Alternative(_collecting(sdk_reader)),
+    OURS_COLLECTED: Alternative(_collecting(our_reader, our_exporter)),
+    OTLP_EXPONENTIAL_COLLECTED: Alternative(_collecting(otlp_exponential_reader, _otlp_exporter), (_OTLP_MODULE,)),
 }
 """The ways to export. ``make(kind, series, traffic)`` prepares an export."""
 
@@ -328,7 +320,7 @@ class Prepared:
     """A way to export, in its own process, that measures one case after another."""
 
     def __init__(self, way: str, traffic: Traffic | None = None) -> None:
-        self._make: Callable[[Kind, int, Traffic | None], Export] = WAYS[way].make
+        self._make: MakeExport = WAYS[way].make
         self._traffic = traffic
         self._exports: dict[tuple[Kind, int], Export] = {}
 
