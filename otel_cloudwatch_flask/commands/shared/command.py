@@ -4,8 +4,8 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any, Final, TypeVar
 
 import click
@@ -15,6 +15,7 @@ from otel_cloudwatch_flask.errors import CloudWatchMetricsError
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _JSON_OPTION: Final = "--json"
+_IS_JSON_KEY: Final = f"{__name__}.is_json"
 _STREAM_KEY: Final = f"{__name__}.stream"
 _COMMANDS: Final = ("alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview", "scaling")
 """The names of the commands, each of which is also the name of a module in ``commands``."""
@@ -44,37 +45,50 @@ class StoppedError(CommandError):
 
 
 class Command(click.Command):
-    """A command that lists its options if one is unknown, and reports this package's exceptions without a traceback.
-
-    With ``--json``, its standard output is one JSON document, even if it fails.
-    """
+    """A command that lists its options if one is unknown, and reports this package's exceptions without a traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. If an option is unknown, the error lists the available options."""
-        with _error_as_json(is_json=_JSON_OPTION in args):
-            try:
-                return super().parse_args(ctx, args)
-            except click.NoSuchOption as error:
-                names = sorted(name for each in self.get_params(ctx) for name in each.opts if name.startswith("--"))
-                message = f"No such option: {error.option_name}. Available: {', '.join(names)}."
-                raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            names = sorted(name for each in self.get_params(ctx) for name in each.opts if name.startswith("--"))
+            message = f"No such option: {error.option_name}. Available: {', '.join(names)}."
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and report Ctrl-C and this package's exceptions without a traceback."""
-        is_json = bool(ctx.params.get("as_json"))
-        if is_json:
+        if ctx.params.get("as_json"):
             _reserve_stdout(ctx)
-        with _error_as_json(is_json=is_json):
-            try:
-                return super().invoke(ctx)
-            except CloudWatchMetricsError as error:
-                raise CommandError(str(error)) from error
-            except KeyboardInterrupt:
-                raise StoppedError("Stopped.") from None
+        try:
+            return super().invoke(ctx)
+        except CloudWatchMetricsError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise StoppedError("Stopped.") from None
 
 
 class LazyGroup(click.Group):
-    """A group that imports each command only when it is used, and lists the commands if a name is unknown."""
+    """A group that imports each command only when it is used, and lists the commands if a name is unknown.
+
+    With ``--json``, the standard output of a command is one JSON document, even if the command fails.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of the group, and remember whether those of the command include ``--json``."""
+        ctx.meta[_IS_JSON_KEY] = _JSON_OPTION in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. With ``--json``, an exception is printed as JSON before it is re-raised."""
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except BaseException as error:
+            if ctx.meta[_IS_JSON_KEY]:
+                echo_json({"error": _message(error)})
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of the commands in alphabetical order."""
@@ -92,8 +106,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve the command that the first argument names. If the name is unknown, the error lists the commands."""
         if args[0] not in _COMMANDS and not ctx.resilient_parsing:
-            with _error_as_json(is_json=_JSON_OPTION in args):
-                ctx.fail(f"No such command: {args[0]}. Available: {', '.join(_COMMANDS)}.")
+            ctx.fail(f"No such command: {args[0]}. Available: {', '.join(_COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
 
@@ -118,19 +131,6 @@ def _reserve_stdout(context: click.Context) -> None:
         sys.stdout.flush()
         context.meta[_STREAM_KEY] = os.fdopen(os.dup(output), "w", encoding="utf-8")
         os.dup2(error, output)
-
-
-@contextmanager
-def _error_as_json(*, is_json: bool) -> Iterator[None]:
-    """If ``is_json`` is true, print an exception as JSON. The exception is always re-raised."""
-    try:
-        yield
-    except click.exceptions.Exit:
-        raise
-    except BaseException as error:
-        if is_json:
-            echo_json({"error": _message(error)})
-        raise
 
 
 def _message(error: BaseException) -> str:
