@@ -3,11 +3,10 @@
 A page has a generated part between ``<!-- generated: name -->`` and ``<!-- end -->``. The tests fail if it is outdated.
 """
 
-import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ DOCS: Final = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
 from docs.remedies import SECTIONS, Remedy  # noqa: E402 - the line above lets this file run as a program
-from docs.source_messages import PACKAGE, Message, attribute_docstrings, errors, logged, rendered  # noqa: E402
+from docs.source_messages import Message, attribute_docstrings, errors, logged  # noqa: E402
 from otel_cloudwatch_flask import (  # noqa: E402
     CloudWatchMetricExporter,
     CloudWatchMetricReader,
@@ -226,7 +225,7 @@ def metric_errors() -> str:
 
 def point_errors() -> str:
     """Return the reasons why a data point cannot be sent."""
-    return _error_list([*(each for each in errors() if each.how == "InvalidPointError"), *_contradictions()])
+    return _error_list(each for each in errors() if each.how == "InvalidPointError")
 
 
 def other_errors() -> str:
@@ -240,17 +239,6 @@ def _error_list(found: Iterable[Message]) -> str:
     prefixes = {**_SETUP, **_METRIC}
     texts = sorted({prefixes.get(each.module, "") * (each.how == "ValueError") + each.text for each in found})
     return "\n".join(f"* {code(text)}" for text in texts)
-
-
-def _contradictions() -> Iterator[Message]:
-    """Yield the reasons why a histogram is inconsistent, taken from the functions that return them."""
-    tree = ast.parse((PACKAGE / "histograms" / "buckets.py").read_text("utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "contradiction" in node.name]
-    returned = [node.value for each in functions for node in ast.walk(each) if isinstance(node, ast.Return)]
-    branches = [each for value in returned if isinstance(value, ast.IfExp) for each in (value.body, value.orelse)]
-    for value in [*returned, *branches]:
-        if isinstance(value, (ast.Constant, ast.JoinedStr)) and " " in (text := rendered(value, tree)):
-            yield Message("histograms/buckets", "InvalidPointError", text)
 
 
 def loss_reasons() -> str:

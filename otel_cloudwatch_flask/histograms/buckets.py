@@ -15,6 +15,8 @@ from functools import lru_cache
 from operator import lt
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from otel_cloudwatch_flask.limits import InvalidPointError
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -123,9 +125,9 @@ class Histogram:
         """Return a histogram of the negated samples."""
         raise NotImplementedError
 
-    def contradiction(self) -> str | None:
-        """Describe why the numbers are invalid or contradictory, or return ``None`` if they are neither."""
-        return contradiction(self.count, self.sum, self.extremes, self.buckets())
+    def check(self) -> None:
+        """Raise :class:`InvalidPointError` if the numbers are invalid or contradictory."""
+        check_numbers(self.count, self.sum, self.extremes, self.buckets())
 
     def _plus(self, other: "Histogram", **fields: Any) -> "Self":
         return replace(
@@ -189,10 +191,10 @@ class ExplicitHistogram(Histogram):
         """Return the non-empty buckets in new lists, which the caller may modify."""
         return explicit_buckets(self.bounds, self.counts)
 
-    def contradiction(self) -> str | None:
-        """Describe why the numbers are invalid or contradictory, or return ``None`` if they are neither."""
-        # Zero-argument super() does not work in a dataclass with slots.
-        return bounds_contradiction(self.bounds, self.counts) or Histogram.contradiction(self)
+    def check(self) -> None:
+        """Raise :class:`InvalidPointError` if the numbers are invalid or contradictory."""
+        check_bounds(self.bounds, self.counts)
+        Histogram.check(self)  # zero-argument super() does not work in a dataclass with slots
 
 
 @dataclass(slots=True)
@@ -384,42 +386,43 @@ def _subtracted(now: dict[int, int], then: Mapping[int, int]) -> dict[int, int] 
     return {index: count for index, count in now.items() if count}
 
 
-def contradiction(count: int, total: float, extremes: Extremes, buckets: Buckets) -> str | None:
-    """Describe why the numbers of a histogram are invalid or contradictory, or return ``None`` if they are neither."""
+def check_numbers(count: int, total: float, extremes: Extremes, buckets: Buckets) -> None:
+    """Raise :class:`InvalidPointError` if the numbers of a histogram are invalid or contradictory."""
     samples, bounds = buckets
     if samples and min(samples) < 0:
-        return "a negative count"
+        raise InvalidPointError("a negative count")
     if sum(samples) != count:
-        return f"a count of {count}, but {sum(samples)} samples in its buckets"
+        raise InvalidPointError(f"a count of {count}, but {sum(samples)} samples in its buckets")
     if not abs(total) <= _MAX_FLOAT:  # NaN fails every comparison; an int may exceed every float.
-        return "a sum that is NaN or too large for a float"
-    return _extremes_contradiction(extremes, bounds[0], bounds[-1]) if count else None
+        raise InvalidPointError("a sum that is NaN or too large for a float")
+    if count:
+        _check_extremes(extremes, bounds[0], bounds[-1])
 
 
-def bounds_contradiction(bounds: Sequence[float], counts: Sequence[int]) -> str | None:
-    """Describe what makes the bounds of an explicit histogram invalid, or return ``None`` if they are valid."""
+def check_bounds(bounds: Sequence[float], counts: Sequence[int]) -> None:
+    """Raise :class:`InvalidPointError` if the bounds of an explicit histogram are invalid."""
     if len(counts) != len(bounds) + 1:
-        return f"{len(bounds)} bounds but {len(counts)} bucket counts"
+        raise InvalidPointError(f"{len(bounds)} bounds but {len(counts)} bucket counts")
     if not all(map(math.isfinite, bounds)):
-        return "bounds that are not finite numbers"
-    return None if all(map(lt, bounds, bounds[1:])) else "bounds that do not ascend"
+        raise InvalidPointError("bounds that are not finite numbers")
+    if not all(map(lt, bounds, bounds[1:])):
+        raise InvalidPointError("bounds that do not ascend")
 
 
-def _extremes_contradiction(extremes: Extremes, first: Bucket, last: Bucket) -> str | None:
+def _check_extremes(extremes: Extremes, first: Bucket, last: Bucket) -> None:
     minimum, maximum, floor, ceiling = extremes
     is_ordered = -_MAX_FLOAT <= floor <= ceiling <= _MAX_FLOAT
     if is_ordered and first[0] <= floor <= first[1] and last[0] <= ceiling <= last[1]:
-        return None
+        return
     for extreme in (minimum, maximum):
         if extreme is not None and not -_MAX_FLOAT <= extreme <= _MAX_FLOAT:
-            return "a minimum or maximum that is NaN or too large for a float"
+            raise InvalidPointError("a minimum or maximum that is NaN or too large for a float")
     if floor > ceiling:
-        return f"a minimum of {floor} above the maximum of {ceiling}"
+        raise InvalidPointError(f"a minimum of {floor} above the maximum of {ceiling}")
     if minimum is not None and not _contains(first, minimum):
-        return f"a minimum of {minimum} outside the first non-empty bucket"
+        raise InvalidPointError(f"a minimum of {minimum} outside the first non-empty bucket")
     if maximum is not None and not _contains(last, maximum):
-        return f"a maximum of {maximum} outside the last non-empty bucket"
-    return None
+        raise InvalidPointError(f"a maximum of {maximum} outside the last non-empty bucket")
 
 
 def _contains(bucket: Bucket, value: float) -> bool:

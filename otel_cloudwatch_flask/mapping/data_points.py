@@ -17,10 +17,10 @@ from otel_cloudwatch_flask.histograms.buckets import (
     ExponentialHistogram,
     Extremes,
     Histogram,
-    bounds_contradiction,
     buckets_around_zero,
+    check_bounds,
+    check_numbers,
     consecutive_buckets,
-    contradiction,
     explicit_buckets,
     recorded_extremes,
 )
@@ -74,8 +74,7 @@ class PointReader:
         if isinstance(point, sdk.NumberDataPoint):
             return self._number(key, data, point, factor)
         histogram = _histogram(point, factor)
-        if problem := histogram.contradiction():
-            raise InvalidPointError(problem)
+        histogram.check()
         delta: Histogram | None = histogram
         if _is_cumulative(data):
             delta = self._to_delta.delta(_series_key(key, data, point), point.start_time_unix_nano, histogram)
@@ -159,12 +158,11 @@ def distribution_of(point: Any, factor: float, *, as_statistics: bool = False) -
     is_explicit = not isinstance(point, sdk.ExponentialHistogramDataPoint)
     if is_explicit:
         bounds, counts = _bounds_and_counts(point)
-        problem = bounds_contradiction(bounds, counts)
+        check_bounds(bounds, counts)
         buckets = explicit_buckets(bounds, counts)
     else:
-        problem, buckets = None, _exponential_buckets(point)
-    if problem := problem or contradiction(point.count, total, extremes, buckets):
-        raise InvalidPointError(problem)
+        buckets = _exponential_buckets(point)
+    check_numbers(point.count, total, extremes, buckets)
     if not point.count:
         return None
     made = scaled(point.count, total, extremes, buckets, factor, is_explicit=is_explicit)
