@@ -82,8 +82,8 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     and after the block.
     """
     _redirect(_discard)
-    flush_process()
     _shut_down_orphaned_readers()
+    flush_process()
     cloudwatch = InterceptedCloudWatch()
     # Exporters that are created inside the block must also get the fake when they create their clients.
     client_substitutes.append(lambda: _Client(cloudwatch.put_metric_data))
