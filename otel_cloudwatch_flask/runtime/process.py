@@ -36,7 +36,7 @@ from typing import Final, NoReturn, TypeAlias, cast
 
 _logger = logging.getLogger(__name__)
 
-_WeakMethod: TypeAlias = "weakref.WeakMethod[Callable[[], None]]"
+_Functions: TypeAlias = "weakref.WeakKeyDictionary[object, Callable[..., None]]"
 
 _AFTER_ALL_OTHERS: Final = -1000
 """The priority of this package's multiprocessing finalizers. Low, so that queues and pools are finalized first."""
@@ -101,17 +101,18 @@ class _ForkHooks:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._pid = os.getpid()
-        # Keyed weakly by the methods' objects, so that an object's hooks are removed with the object.
-        self._forgets: weakref.WeakKeyDictionary[object, _WeakMethod] = weakref.WeakKeyDictionary()
-        self._starts: weakref.WeakKeyDictionary[object, _WeakMethod] = weakref.WeakKeyDictionary()
+        # The methods' functions, keyed weakly by their objects, so that an object's hooks are removed with the object.
+        self._forgets: _Functions = weakref.WeakKeyDictionary()
+        self._starts: _Functions = weakref.WeakKeyDictionary()
         self._has_uwsgi_hook = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._acquire, after_in_parent=self._release, after_in_child=self.run_in_child)
 
     def add(self, forget: Callable[[], None], start: Callable[[], None] | None) -> None:
-        for method, methods in ((forget, self._forgets), (start, self._starts)):
+        for method, functions in ((forget, self._forgets), (start, self._starts)):
             if method is not None:
-                methods[cast("MethodType", method).__self__] = weakref.WeakMethod(method)
+                bound = cast("MethodType", method)
+                functions[bound.__self__] = bound.__func__
         self._has_uwsgi_hook = self._has_uwsgi_hook or _call_after_forks_of_uwsgi(self.run_in_child)
 
     def run_in_child(self) -> None:
@@ -121,9 +122,8 @@ class _ForkHooks:
         self._pid = os.getpid()
         self.lock = threading.RLock()  # another thread of the parent may have held it
         # Every object drops the parent's state before any object starts, because starting may use other objects.
-        for reference in [*self._forgets.values(), *self._starts.values()]:
-            if method := reference():
-                _run_guarded(method)
+        for each, function in [*self._forgets.items(), *self._starts.items()]:
+            _run_guarded(MethodType(function, each))
         _exits.start_in_child()
 
     def _acquire(self) -> None:
