@@ -35,6 +35,7 @@ from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
 from otel_cloudwatch_flask.model.rules import MetricRule, parse_rules
 from otel_cloudwatch_flask.model.units import Unit
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
+from otel_cloudwatch_flask.runtime.process import call_after_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
@@ -148,9 +149,14 @@ class CloudWatchMetricsReporter:
         self._options = _given_options(namespace, {name: arguments[name] for name in ReporterOptions.__annotations__})
         self._registrations: list[Registration] = []
         self._program_name = ""  # the default namespace, if the reporter was used before the first init_app
-        self._unrecorded = StatsRecorder()
+        self._start()
+        call_after_fork(self._start)
         if app is not None:
             self.init_app(app)
+
+    def _start(self) -> None:
+        """Create the state that a forked child must not share with its parent."""
+        self._unrecorded = StatsRecorder()
 
     @staticmethod
     def new_reporter(

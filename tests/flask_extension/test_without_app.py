@@ -119,6 +119,23 @@ def test_a_fork_while_another_thread_sets_up(
     assert cloudwatch.sum("Runs") == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_counts_only_its_own_losses(
+    reporter: CloudWatchMetricsReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics that the parent lost before the reporter could be set up are not counted in a child."""
+    monkeypatch.setenv("OTEL_EXPORTER_CLOUDWATCH_MAX_METRICS", "many")
+    reporter.add_metric("Runs", 1)
+    child = os.fork()
+    if not child:
+        lost_by_parent = reporter.stats().measurements_lost
+        reporter.add_metric("Runs", 1)
+        os._exit((lost_by_parent, reporter.stats().measurements_lost) != ({}, {"not_set_up": 1}))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 @pytest.mark.parametrize("namespace", ["Cron", None])
 def test_an_app_that_comes_later(provider: MeterProvider, cloudwatch: FakeCloudWatch, namespace: str | None) -> None:
     """A later ``init_app`` uses the existing reader and namespace."""
