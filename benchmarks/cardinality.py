@@ -26,8 +26,7 @@ from otel_cloudwatch_flask import (
     CloudWatchMetricsReporter,
     MetricRule,
 )
-from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
-from otel_cloudwatch_flask.observation.tally import summary
+from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS, statistics_of
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric
 
 FLUSHES: Final = 20
@@ -71,8 +70,8 @@ class Tally:
         """Validate the request, and add it to the totals."""
         answer = self._judge.put_metric_data(**request)
         for accepted in self._judge.accepted:
-            said = summary(accepted.content)
-            more = Total(said.samples, said.sum)
+            said = statistics_of(accepted.content)
+            more = Total(said.count, said.sum)
             self.totals[accepted.metric] = self.totals.get(accepted.metric, Total()).plus(more)
         self._judge.clear()
         return answer

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.limits import MAX_DATUMS_PER_REQUEST, MAX_REQUEST_BYTES, sendable
-from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
+from otel_cloudwatch_flask.model.datum import Content, Datum, Series, Statistics
 from otel_cloudwatch_flask.model.entity import Entity
 
 _SEPARATOR: Final = ","
@@ -214,7 +214,7 @@ def _decoded(members: dict[str, Any]) -> Datum:
     dimensions = tuple((str(each["Name"]), str(each["Value"])) for each in members["Dimensions"])
     resolution = int(members.get("StorageResolution", 60))
     series = Series(str(members["MetricName"]), dimensions, str(members["Unit"]), resolution)
-    content: float | Distribution | Statistics
+    content: Content
     if "Values" in members:
         content = Distribution([*map(sendable, members["Values"])], [*map(int, members["Counts"])])
         if not 0 < len(content.values) == len(content.counts):

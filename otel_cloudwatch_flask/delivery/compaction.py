@@ -9,10 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from otel_cloudwatch_flask.delivery.batch import Batch
-from otel_cloudwatch_flask.histograms.values_counts import Distribution, combined
-from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
-
-_Content = float | Distribution | Statistics
+from otel_cloudwatch_flask.histograms.values_counts import combined
+from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics, statistics_of, values_of
 
 
 def compacted(pending: Sequence[Batch]) -> list[Batch]:
@@ -38,22 +36,9 @@ def _merged(datums: list[Datum]) -> Datum:
         return datums[0]
     contents = [datum.content for datum in datums]
     # Statistics lack the values of their samples, so one such datum reduces the merged datum to statistics.
-    with_values = [content for content in contents if not isinstance(content, Statistics)]
-    if len(with_values) < len(contents):
-        return datums[-1]._replace(content=_sum_of_statistics(map(statistics, contents)))
-    return datums[-1]._replace(content=combined(map(_distribution, with_values)))
-
-
-def _distribution(content: float | Distribution) -> Distribution:
-    return content if isinstance(content, Distribution) else Distribution([float(content)], [1])
-
-
-def statistics(content: _Content) -> Statistics:
-    """Return the count, sum, minimum and maximum of a datum's samples."""
-    if isinstance(content, Statistics):
-        return content
-    whole = _distribution(content)
-    return Statistics(whole.samples, whole.total, whole.values[0], whole.values[-1])
+    if any(isinstance(content, Statistics) for content in contents):
+        return datums[-1]._replace(content=_sum_of_statistics(map(statistics_of, contents)))
+    return datums[-1]._replace(content=combined(filter(None, map(values_of, contents))))
 
 
 def _sum_of_statistics(summands: Iterable[Statistics]) -> Statistics:

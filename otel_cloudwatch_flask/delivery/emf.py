@@ -21,10 +21,9 @@ from typing import Any, Final, TextIO
 
 from otel_cloudwatch_flask import limits
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope, cached_json, number_json, values_json
-from otel_cloudwatch_flask.delivery.compaction import statistics
 from otel_cloudwatch_flask.delivery.error_codes import Failure, Kind, failure
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
-from otel_cloudwatch_flask.model.datum import Datum, Dimensions, Series, Statistics
+from otel_cloudwatch_flask.model.datum import Content, Datum, Dimensions, Series, Statistics, statistics_of
 from otel_cloudwatch_flask.model.dimensions import shortened
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
@@ -144,7 +143,7 @@ def _encoded(members: Dimensions) -> dict[str, str]:
     return {json.dumps(name): f"{json.dumps(name)}:{json.dumps(value)}" for name, value in acceptable}
 
 
-def _numbers_json(content: float | Distribution | Statistics) -> str:
+def _numbers_json(content: Content) -> str:
     """Encode a metric's numbers: one number, an array with repeated values, statistics, or values with counts.
 
     The specification does not mention the last form, but the OpenTelemetry Collector writes it, and so does the
@@ -156,7 +155,7 @@ def _numbers_json(content: float | Distribution | Statistics) -> str:
     if isinstance(content, Distribution) and content.samples <= limits.MAX_VALUES_PER_LINE:
         samples = ",".join(chain.from_iterable(map(repeat, map(cached_json, content.values), content.counts)))
         return f"[{samples}]" if content.samples > 1 else samples
-    whole = statistics(content)
+    whole = statistics_of(content)
     values = f",{values_json(content)}" if isinstance(content, Distribution) else ""
     return (
         f'{{"Min":{number_json(whole.minimum)},"Max":{number_json(whole.maximum)},'

@@ -69,3 +69,22 @@ class Datum(NamedTuple):
     series: Series
     unix_seconds: int
     content: Content
+
+
+def statistics_of(content: Content) -> Statistics:
+    """Return the count, sum, minimum and maximum of a datum's samples."""
+    if isinstance(content, Statistics):
+        return content
+    if isinstance(content, Distribution):
+        return Statistics(content.samples, content.total, content.values[0], content.values[-1])
+    return Statistics(1, content, content, content)
+
+
+def values_of(content: Content) -> Distribution | None:
+    """Return the values and counts of a datum's samples, or ``None`` if the values are unknown.
+
+    The values of a statistic set are known if all its samples are equal. CloudWatch then has percentiles too.
+    """
+    if isinstance(content, Statistics):
+        return Distribution([content.minimum], [content.count]) if content.minimum == content.maximum else None
+    return content if isinstance(content, Distribution) else Distribution([content], [1])

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from otel_cloudwatch_flask.delivery.batch import Batch, members_of
-from otel_cloudwatch_flask.model.datum import Datum, Series
-from otel_cloudwatch_flask.observation.tally import Tally, content_of, percentiles, samples_of
+from otel_cloudwatch_flask.model.datum import Datum, Series, statistics_of
+from otel_cloudwatch_flask.observation.tally import Tally, content_of, percentiles
 from otel_cloudwatch_flask.pricing import IDLE_SECONDS
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 
@@ -57,16 +57,16 @@ class _ObservedSeries:
         }
 
     def add(self, datum: Datum) -> None:
-        summary = self.tally.add(datum.content)
-        found = _NO_PERCENTILES if summary.values is None else percentiles(summary.values, summary.counts, PERCENTS)
-        statistics = (summary.sum, summary.samples, summary.minimum, summary.maximum)
+        whole, known = self.tally.add(datum.content)
+        found = _NO_PERCENTILES if known is None else percentiles(*known, PERCENTS)
+        statistics = (whole.sum, whole.count, whole.minimum, whole.maximum)
         self._flushes.append(_FLUSH.pack(self.changed, datum.unix_seconds, *statistics, *found))
         self.last_datums.append(datum)
         self.last_time = datum.unix_seconds
 
     def deliver(self, datum: Datum) -> None:
         """Record the delivery of a datum, and add the datum unless it was already added when it became pending."""
-        samples = samples_of(datum.content)
+        samples = statistics_of(datum.content).count
         if samples > self.undelivered:
             self.add(datum)
         else:
@@ -153,7 +153,7 @@ class Observation:
         with self._lock:
             for series, datum in self._changed_series(batch):
                 series.add(datum)
-                series.undelivered += samples_of(datum.content)
+                series.undelivered += statistics_of(datum.content).count
 
     def document(self) -> dict[str, Any]:
         """Return the totals and all series as a JSON document.

@@ -8,10 +8,10 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
-from otel_cloudwatch_flask.model.datum import Content, Statistics
+from otel_cloudwatch_flask.model.datum import Content, Statistics, statistics_of, values_of
 
 _FRACTION_BITS: Final = 52
 _FIRST_SHIFT: Final = 44
@@ -21,17 +21,6 @@ _UNITS: Final = 2**1074
 
 Every finite double times this factor is an integer, and integers are added without rounding.
 """
-
-
-class Summary(NamedTuple):
-    """The statistics of a datum, its values in ascending order (``None`` if they are unknown), and their counts."""
-
-    samples: float
-    sum: float
-    minimum: float
-    maximum: float
-    values: Sequence[float] | None
-    counts: Sequence[float]
 
 
 class ValueCounts:
@@ -105,20 +94,20 @@ class Tally:
         """The sum of the datums' sums, rounded only once."""
         return self._sum_units / _UNITS
 
-    def add(self, content: Content) -> Summary:
-        """Add the samples of a datum, and return the statistics of that datum alone."""
-        datum = summary(content)
+    def add(self, content: Content) -> tuple[Statistics, Distribution | None]:
+        """Add the samples of a datum, and return the statistics and the values, if known, of that datum alone."""
+        datum, known = statistics_of(content), values_of(content)
         # Added exactly, so that the result does not depend on the order of the datums.
         numerator, denominator = datum.sum.as_integer_ratio()
         self._sum_units += numerator * (_UNITS // denominator)
-        self.count += datum.samples
+        self.count += datum.count
         self.minimum = min(self.minimum, datum.minimum)
         self.maximum = max(self.maximum, datum.maximum)
-        if datum.values is None:
+        if known is None:
             self.has_percentiles = False
         else:
-            self.values.add(datum.values, datum.counts)
-        return datum
+            self.values.add(*known)
+        return datum, known
 
     def percentiles(self, percents: Iterable[float]) -> list[float] | None:
         """Return nearest-rank percentiles, or ``None`` if a statistic set hides the values of some samples."""
@@ -142,26 +131,6 @@ class Tally:
             "Minimum": self.minimum,
             "Maximum": self.maximum,
         }[name]
-
-
-def samples_of(content: Content) -> float:
-    """Return the number of samples in one datum."""
-    if isinstance(content, Distribution):
-        return content.samples
-    return content.count if isinstance(content, Statistics) else 1
-
-
-def summary(content: Content) -> Summary:
-    """Return the statistics of one datum."""
-    if isinstance(content, Distribution):
-        values, counts = content
-        return Summary(content.samples, content.total, values[0], values[-1], values, counts)
-    if isinstance(content, Statistics):
-        smallest, largest = content.minimum, content.maximum
-        # If all samples are equal, their value is known, and CloudWatch has percentiles too.
-        known = (smallest,) if smallest == largest else None
-        return Summary(content.count, content.sum, smallest, largest, known, (content.count,))
-    return Summary(1, content, content, content, (content,), (1,))
 
 
 def content_of(datum: Mapping[str, Any]) -> Content:
