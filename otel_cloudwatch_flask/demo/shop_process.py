@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 _START_SECONDS: Final = 60.0
@@ -68,7 +66,7 @@ class ShopProcess:
         try:
             self.url = self._next_message(_START_SECONDS, "start")["url"]
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
@@ -81,9 +79,7 @@ class ShopProcess:
                 self._messages.put(line)
         self._messages.put("")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         with self._stderr, self._process:
             self._close_stdin()
             # Let the shop finish its current call; otherwise, the emulator could report a truncated request.

@@ -24,7 +24,7 @@ const domain = (region) => {
 const metric = ({ namespace, metric_name: name, dimensions }) => [namespace, name, ...Object.entries(dimensions).flat()];
 
 const isTotal = ({ kind, unit }) => kind === "counter" || unit === "Count";
-export const statistic = (series) => {
+const statistic = (series) => {
   if (isTotal(series)) return "Sum";
   return series.kind === "histogram" && series.p99 !== null ? "p99" : "Average";
 };

@@ -44,10 +44,10 @@ function openMenu(members, group, opener) {
 async function update() {
   clearTimeout(timer);
   try {
-    const { enabled, changed } = await processes.poll();
+    const changed = await processes.poll();
     failures = 0;
     lastResponse = Date.now();
-    if (enabled) show(changed);
+    if (changed) show(changed);
     else showDisabled();
     if (detail.isOpen) await detail.refresh();
   } catch (problem) {
@@ -61,7 +61,7 @@ async function update() {
 function schedule() {
   clearTimeout(timer);
   if (isPaused || document.hidden) return;
-  const work = PAUSES_PER_WORK * (processes.workSeconds ?? 0);
+  const work = PAUSES_PER_WORK * processes.workSeconds;
   const seconds = Math.min(Math.max(SHORTEST_PAUSE_SECONDS * 2 ** Math.min(failures, 3), work), LONGEST_PAUSE_SECONDS);
   timer = setTimeout(update, 1000 * seconds);
 }

@@ -44,7 +44,7 @@ class Model {
   // Merge a response; return the IDs of the series that changed.
   merge(document) {
     if (!document.since) this.series.clear();
-    for (const each of document.series ?? []) {
+    for (const each of document.series) {
       const known = this.series.get(each.id);
       each.flushes = [...(known?.flushes ?? []), ...each.flushes].slice(-MAX_FLUSHES);
       each.text = known?.text ?? searchable(each);
@@ -54,7 +54,7 @@ class Model {
     }
     this.document = document;
     this.lastResponse = Date.now();
-    return (document.series ?? []).map((each) => each.id);
+    return document.series.map((each) => each.id);
   }
 }
 
@@ -67,30 +67,31 @@ export class Processes {
     this.root = root;
     this.models = new Map();
     this.chosen = null;
+    this.workSeconds = 0;
   }
 
   get model() {
     return this.models.get(this.chosen);
   }
 
-  // Poll once; resolves to the IDs of the chosen process's series that changed.
+  // Poll once; resolves to the IDs of the chosen process's series that changed, or to null if metrics are disabled.
   async poll() {
     const known = [...this.models].map(([instance, model]) => `${instance}:${model.document.sequence}`).join(",");
     const data = await this.fetch(`data.json?known=${encodeURIComponent(known)}`);
     this.workSeconds = data.work_seconds ?? 0;
-    if (!data.enabled) return { enabled: false, changed: [] };
+    if (!data.enabled) return null;
     const model = this.models.get(data.instance) ?? new Model();
     this.models.set(data.instance, model);
     this.chosen ??= data.instance;
     const changed = model.merge(data);
     this.removeStale();
-    return { enabled: true, changed: data.instance === this.chosen ? changed : [] };
+    return data.instance === this.chosen ? changed : [];
   }
 
   // Fetch one series. Other workers may respond first; null if the chosen process does not know it or does not respond.
   async series(id) {
     for (let attempt = 0; attempt < 8; attempt++) {
-      const data = await this.fetch(`series.json?id=${id}`, this.chosen);
+      const data = await this.fetch(`series.json?id=${id}`);
       if (data.instance === this.chosen) return data.metric_name === undefined ? null : data;
     }
     return null;
