@@ -4,6 +4,7 @@ Plain metrics are those that belong to no reporter. They must be published only 
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.sdk.internals import consumer_of
-from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers
+from otel_cloudwatch_flask.sdk.reader import EXIT_TIMEOUT_SECONDS, CloudWatchMetricReader, live_readers
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class ReporterReader(CloudWatchMetricReader):
             live = live_readers()
             successor = next((each for each in self._reporters_here() if each in live), None)
             if successor:
-                successor.collect()
+                successor.collect_now(time.monotonic() + EXIT_TIMEOUT_SECONDS)
         self.provider.remove_metric_reader(self)
         self.provider = None
         self.exporter.reporters.clear()

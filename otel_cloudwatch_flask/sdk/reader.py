@@ -216,9 +216,9 @@ class CloudWatchMetricReader(SelectiveReader):
         if is_elsewhere and self._has_thread() and self._exporter.sender.is_calling:
             # The reader's thread is making a call, which may outlast the deadline. By then, the measurements have to be
             # on disk or counted as lost.
-            self._collecting_thread = _start(lambda: self._collect_now(deadline), "CloudWatchMetricReader shutdown")
+            self._collecting_thread = _start(lambda: self.collect_now(deadline), "CloudWatchMetricReader shutdown")
             if self._collecting_thread is _NO_THREAD:
-                self._collect_now(deadline)
+                self.collect_now(deadline)
         self._exit_deadline = deadline
         self._inbox.put(None)
         return True
@@ -381,15 +381,15 @@ class CloudWatchMetricReader(SelectiveReader):
         """
         is_time = self._exporter.sender.is_unexplained or time.monotonic() >= self._next_collection
         is_due = is_last or (is_time and self._exporter.backlog.has_room)
-        is_collected = not is_due or self._collect_now(deadline)
+        is_collected = not is_due or self.collect_now(deadline)
         is_delivered = self._exporter.deliver(deadline, is_last=is_last)
         # If CloudWatch is reachable, only datums that wait for bisection are left. New datums need not wait for them.
         is_accepting = is_delivered or self._exporter.sender.retry_at <= time.monotonic() < deadline
         if is_accepting and not is_due and self._exporter.backlog.has_room:
-            return self._collect_now(deadline) and self._exporter.deliver(deadline)
+            return self.collect_now(deadline) and self._exporter.deliver(deadline)
         return is_collected and is_delivered
 
-    def _collect_now(self, deadline: float) -> bool:
+    def collect_now(self, deadline: float) -> bool:
         """Collect into the backlog. If that fails, log the exception and return ``False``."""
         self._next_collection = time.monotonic() + self._settings.export_interval_seconds * (1 - _JITTER)
         measurements = self._count_measurements()

@@ -29,6 +29,8 @@ from opentelemetry.sdk.metrics.view import View
 
 from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader, CloudWatchMetricsReporter
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
+from otel_cloudwatch_flask.sdk.internals import consumer_of
+from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.fakes import PATIENCE_SECONDS, BlockedClient
 
@@ -366,6 +368,22 @@ def test_another_reporter_takes_over(caplog: pytest.LogCaptureFixture) -> None:
         assert cafe.published() == {"plain": 1}
         cafe.reporter.shutdown()
     assert not caplog.messages
+
+
+def test_another_reporter_fails_to_take_over(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the other reporter cannot collect metrics, the shutdown logs that, and removes the first reporter's reader."""
+    with provider_of() as provider:
+        shop, cafe = Shop(provider), Shop(provider, "Cafe")
+        provider.get_meter("plain").create_counter("plain").add(1)
+        first, second = readers_on(provider)
+        with monkeypatch.context() as patched:
+            patched.setattr(second, "collect", lambda **_: 1 / 0)
+            shop.reporter.shutdown()
+        assert counts(shop.cloudwatch) == {"plain": 1}
+        assert consumer_of(first) is None
+        (message,) = caplog.messages
+        assert message.startswith("Failed to collect metrics")
+        cafe.reporter.shutdown()
 
 
 def test_a_global_provider_that_comes_too_late() -> None:
