@@ -7,14 +7,14 @@ import itertools
 import threading
 import weakref
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from opentelemetry import metrics
 from opentelemetry.context import Context
-from opentelemetry.metrics import Histogram, Meter, NoOpMeter, NoOpMeterProvider
+from opentelemetry.metrics import Histogram, Meter, NoOpMeter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.util.types import Attributes
@@ -282,38 +282,23 @@ def _reporter_id(shared_reader: CloudWatchMetricReader | None, target: Target) -
 def _provider_with_new_reader(
     given: metrics.MeterProvider | None, provider: metrics.MeterProvider, target: Target
 ) -> tuple[MeterProvider, ReporterReader]:
-    """Add a reader to ``provider``, or create the global provider with a reader if there is none."""
-    if isinstance(provider, MeterProvider):
-        reader = _new_reader(target)
-        provider.add_metric_reader(reader)
-        return provider, reader
-    if given is not None or isinstance(provider, NoOpMeterProvider):
-        raise _not_usable(provider)
-    resource = Resource.create()
-    if not target.settings.namespace:
-        namespace = default_namespace(resource, target.app_name)
-        target = replace(target, settings=replace(target.settings, namespace=namespace))
-    reader = _new_reader(target)
-    # The reader flushes at exit, and unlike the provider it does so within a time limit.
-    provider = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
-    metrics.set_meter_provider(provider)
-    if metrics.get_meter_provider() is not provider:  # another thread has set one, which OpenTelemetry does not replace
-        reader.shutdown(timeout_millis=0)
-        raise _not_usable(metrics.get_meter_provider())
-    return provider, reader
-
-
-def _new_reader(target: Target) -> ReporterReader:
-    """Create a reader for the reporter's metrics."""
+    """Add a reader to ``provider`` or, if no global provider is set, to a new one. Returns both."""
     factory = client_factory(target.settings.region_name, **target.credentials)
     exporter = CloudWatchMetricExporter.from_settings(target.settings, client=target.client, client_factory=factory)
-    return ReporterReader(exporter, target.app_name)
-
-
-def _not_usable(provider: metrics.MeterProvider) -> ConfigurationError:
-    return ConfigurationError(
-        f"meter_provider={safe_repr(provider)} does not accept metric readers; "
-        "use an opentelemetry.sdk.metrics.MeterProvider, or omit the argument to use the global one.",
-        key="meter_provider",
-        value=provider,
-    )
+    if given is None and not isinstance(provider, MeterProvider):
+        resource = Resource.create()
+        if not target.settings.namespace:
+            exporter.use_namespace(default_namespace(resource, target.app_name))
+        # The reader flushes at exit, and unlike the provider it does so within a time limit.
+        metrics.set_meter_provider(MeterProvider(resource=resource, shutdown_on_exit=False))
+        provider = metrics.get_meter_provider()  # may be another one, which OpenTelemetry does not replace
+    if not isinstance(provider, MeterProvider):
+        raise ConfigurationError(
+            f"meter_provider={safe_repr(provider)} does not accept metric readers; "
+            "use an opentelemetry.sdk.metrics.MeterProvider, or omit the argument to use the global one.",
+            key="meter_provider",
+            value=provider,
+        )
+    reader = ReporterReader(exporter, target.app_name)
+    provider.add_metric_reader(reader)
+    return provider, reader

@@ -407,3 +407,27 @@ def test_a_global_provider_that_comes_too_late() -> None:
         )
     assert done.stdout.strip() == "True 1.0 1.0"
     assert "Overriding of current MeterProvider is not allowed" in done.stderr
+
+
+def test_a_global_provider_of_another_implementation() -> None:
+    """A reporter refuses a global provider that does not accept readers, and logs no loss of metrics."""
+    program = """
+        from flask import Flask
+        from opentelemetry import metrics
+        from opentelemetry.metrics import MeterProvider, NoOpMeter
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+        class OtherProvider(MeterProvider):
+            def get_meter(self, name, *arguments, **options):
+                return NoOpMeter(name)
+
+        metrics.set_meter_provider(OtherProvider())
+        CloudWatchMetricsReporter(Flask("shop"), "Shop")
+    """
+    with isolated_environment():
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=60
+        )
+    assert "OtherProvider object" in done.stderr
+    assert "does not accept metric readers" in done.stderr
+    assert "are lost" not in done.stderr
