@@ -120,7 +120,6 @@ class ProviderSetup:
         if reader:
             reader.exporter.reporters.add(reporter_id)
         if isinstance(reader, ReporterReader):
-            reader.provider = provider
             weakref.finalize(self, reader.abandon).atexit = False
 
     @property
@@ -299,6 +298,6 @@ def _provider_with_new_reader(
             key="meter_provider",
             value=provider,
         )
-    reader = ReporterReader(exporter, target.app_name)
+    reader = ReporterReader(exporter, provider, target.app_name)
     provider.add_metric_reader(reader)
     return provider, reader

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -38,9 +37,9 @@ class ReporterReader(CloudWatchMetricReader):
     has priority.
     """
 
-    def __init__(self, exporter: CloudWatchMetricExporter, app_name: str) -> None:
+    def __init__(self, exporter: CloudWatchMetricExporter, provider: MeterProvider, app_name: str) -> None:
         super().__init__(exporter)
-        self.provider: metrics.MeterProvider | None = None
+        self._provider: MeterProvider | None = provider
         self._app_name = app_name
         exporter.publishes_plain_metrics = False  # until the first collection decides
         _reporter_readers.add(self)
@@ -50,7 +49,7 @@ class ReporterReader(CloudWatchMetricReader):
 
         Does nothing if the final collection has not ended: a callback hangs, and removing the reader would wait for it.
         """
-        if not (self.has_collected and isinstance(self.provider, MeterProvider)):
+        if not self.has_collected or self._provider is None:
             return
         if self.exporter.publishes_plain_metrics:
             # The successor collects, and thereby drops, the plain metrics that this reader has published so far.
@@ -58,8 +57,8 @@ class ReporterReader(CloudWatchMetricReader):
             successor = next((each for each in self._reporters_here() if each in live), None)
             if successor:
                 successor.collect_now(time.monotonic() + EXIT_TIMEOUT_SECONDS)
-        self.provider.remove_metric_reader(self)
-        self.provider = None
+        self._provider.remove_metric_reader(self)
+        self._provider = None
         self.exporter.reporters.clear()
 
     def has_priority(self, resource: Resource | None) -> bool:
