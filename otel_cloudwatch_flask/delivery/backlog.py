@@ -1,5 +1,6 @@
 """The queue of pending batches, which preserves their order and bounds their memory use."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -56,6 +57,12 @@ class Backlog:
         self._spool = spool
         self._adoption: Iterator[Path] | None = None
         self._lock = threading.Lock()
+        self._merging = threading.RLock()
+        """Held before ``_lock`` while batches are merged off the queue, and while the sending thread uses the queue.
+
+        Otherwise, that thread would find no batch to send, or put an older batch behind newer ones. Reentrant, because
+        a signal handler may interrupt merging and send.
+        """
         self._waiting: deque[_Entry] = deque()
         self._deferred: list[_Entry] = []
         self._in_flight: _Entry | None = None
@@ -93,13 +100,15 @@ class Backlog:
         new = [*batches]
         for batch in new:
             self._on_added(batch)
-        queued = self._dequeued(new[0].envelope) if new else None
-        if queued is not None and queued.batch is not None:
-            new = joined([queued.batch, *new])
-        added = [self._spooled(batch) for batch in new]
+        queued = self._only_queued(new[0].envelope) if new else None
+        together = joined([queued.batch, *new]) if queued is not None and queued.batch is not None else new
+        added = [self._spooled(batch) for batch in together]
         with self._lock:
             if queued is not None:
-                self._count(queued, sign=-1)
+                if len(self._waiting) == 1 and self._waiting[0] is queued:
+                    self._count(self._waiting.popleft(), sign=-1)
+                else:  # another thread is sending it, or has put batches beside it
+                    added = _entries(new)
             # Free the encoded text of batches that wait behind others: it takes up as much memory as the datums.
             if self._waiting:
                 _forget_encodings(added)
@@ -118,15 +127,15 @@ class Backlog:
         if self._spool is None:
             return False
         found = []
-        self._adoption = self._adoption or self._spool.adopt()
-        for file in self._adoption:
+        adoption = self._adoption = self._adoption or self._spool.adopt()
+        for file in adoption:
             if entry := _adopted(self._spool, file, self._on_added):
                 found.append(entry)
             if time.monotonic() >= deadline:
                 break
         else:
             self._adoption = None
-        with self._lock:
+        with self._merging, self._lock:
             self._push(found, in_front=True)
         return self._adoption is not None
 
@@ -135,7 +144,7 @@ class Backlog:
 
         Returns ``None`` if no batch is queued, or if the oldest one cannot be read from disk at the moment.
         """
-        with self._lock:
+        with self._merging, self._lock:
             self._in_flight = self._waiting.popleft() if self._waiting else None
         if self._in_flight is None:
             return None
@@ -148,7 +157,7 @@ class Backlog:
                 "or memory. (%s)",
                 error,
             )
-        with self._lock:
+        with self._merging, self._lock:
             self._waiting.appendleft(self._in_flight)
             self._in_flight = None
         return None
@@ -168,7 +177,7 @@ class Backlog:
         if not is_unchanged:
             # Delete the file while the batch is in flight. Later, close() would leave the file to the next process.
             self._forget(settled)
-        with self._lock:
+        with self._merging, self._lock:
             self._count(settled, sign=-1)
             self._in_flight = None
             self._push(again, in_front=True)
@@ -179,7 +188,7 @@ class Backlog:
 
     def resume(self) -> None:
         """Put the deferred batches back at the front of the queue."""
-        with self._lock:
+        with self._merging, self._lock:
             self._resume()
 
     def close(self) -> None:
@@ -199,6 +208,7 @@ class Backlog:
         if unanswered and unanswered.file:
             self._stats_recorder.count(datums_possibly_duplicated=unanswered.datums)
         _log_remains(lost=lost, spooled=spooled, unanswered=unanswered)
+        self._adoption = None  # unlocks the directory that was being adopted
         if self._spool:
             self._spool.close()
 
@@ -240,11 +250,8 @@ class Backlog:
                 waiting.batch = None
                 self._count(waiting)
 
-    def _dequeued(self, envelope: Envelope) -> _Entry | None:
-        """Take the only queued batch off the queue, but keep counting it as pending.
-
-        Returns ``None`` if there is no such batch, or if it cannot be joined with new ones.
-        """
+    def _only_queued(self, envelope: Envelope) -> _Entry | None:
+        """Return the only queued batch, or ``None`` if there is none, or if it cannot be joined with new ones."""
         with self._lock:
             queued = self._waiting[0] if len(self._waiting) == 1 and self._spool is None else None
             batch = queued.batch if queued else None
@@ -255,22 +262,27 @@ class Backlog:
                 or 2 * batch.size_bytes > self._max_bytes
             ):
                 return None
-            return self._waiting.popleft()
+            return queued
 
     def _merge_waiting(self) -> None:
         """Merge the datums of adjacent batches that are only in memory, and have the same envelope."""
-        with self._lock:
-            merging, self._waiting = self._waiting, deque()
-        # Merging encodes up to max_bytes, so it runs without the lock. The batches still count as pending meanwhile.
-        merged = [*_merged_neighbors(merging)]
-        with self._lock:
-            self._count(*merging, sign=-1)
-            self._push(merged, in_front=True)
+        with self._merging:
+            with self._lock:
+                merging, self._waiting = self._waiting, deque()
+            merged: Iterable[_Entry] = merging
+            try:
+                # Merging encodes up to max_bytes, so it runs without the other lock. The batches stay pending.
+                merged = [*_merged_neighbors(merging)]
+            finally:
+                with self._lock:
+                    self._count(*merging, sign=-1)
+                    self._push(merged, in_front=True)
         self._stats_recorder.count(datums_merged=_datums(merging) - _datums(merged))
 
     def _make_room(self) -> None:
         """Merge datums and, if that is not enough, drop the oldest batches and count their datums as lost."""
-        self._merge_waiting()
+        with contextlib.suppress(MemoryError):  # dropping batches needs no memory
+            self._merge_waiting()
         dropped = []
         with self._lock:
             # The newest batch always stays, even if it alone exceeds the limit.
@@ -310,6 +322,11 @@ def _datums(waiting: Iterable[_Entry]) -> int:
     return sum(each.datums for each in waiting)
 
 
+def _entries(batches: Iterable[Batch]) -> list[_Entry]:
+    """Return entries for batches that are only in memory."""
+    return [_Entry(len(batch.datums), batch) for batch in batches]
+
+
 def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
     """Merge adjacent batches. Batches that are not adjacent are not merged, because that would change the order."""
 
@@ -320,7 +337,7 @@ def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
         members = list(group)
         together = [each.batch for each in members if each.batch is not None]
         if file is None and len(together) > 1:
-            members = [_Entry(len(batch.datums), batch) for batch in compacted(together)]
+            members = _entries(compacted(together))
             _forget_encodings(members)
         yield from members
 

@@ -102,6 +102,8 @@ class Spool:
             batch = Batch.from_body(_verified(_content(path)))
             # A batch that cannot be converted to a request would be retried forever, and block all batches behind it.
             batch.parameters()
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno in _TEMPORARY_ERRORS:
                 raise  # the batch is intact, and setting it aside would lose it

@@ -1,5 +1,7 @@
 import threading
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import settings
@@ -9,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from otel_cloudwatch_flask.delivery import batch as batch_module
 from otel_cloudwatch_flask.delivery.backlog import Backlog
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
-from otel_cloudwatch_flask.delivery.compaction import compacted
+from otel_cloudwatch_flask.delivery.compaction import compacted, joined
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum, Series
@@ -65,6 +67,82 @@ def test_datums_stay_pending_while_they_are_merged(monkeypatch: pytest.MonkeyPat
     backlog.add([batch("a"), batch("a")])
     assert pending == [2]
     assert backlog.datums == 1
+
+
+def test_a_thread_sends_while_another_joins_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch to be joined with new ones can be sent meanwhile, and no datum is sent twice or lost."""
+    accounts = Accounts(10 * ONE)
+    sent: list[str] = []
+
+    def send(pending: list[Batch]) -> list[Batch]:
+        join_all(in_threads(lambda: sent.extend(accounts.drained())))
+        return joined(pending)
+
+    accounts.backlog.add([batch("a")])
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog.joined", send)
+    accounts.backlog.add([batch("b")])
+    assert sent == ["a"]
+    assert accounts.drained() == ["b"]
+    assert (accounts.backlog.datums, accounts.backlog.size_bytes) == (0, 0)
+
+
+def test_a_sending_thread_waits_until_batches_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that sends while another merges all batches waits for them, instead of finding no batch."""
+    accounts = Accounts(ONE)
+    found: list[str] = []
+    senders: list[threading.Thread] = []
+
+    def merge(together: list[Batch]) -> list[Batch]:
+        has_begun = threading.Event()
+
+        def send() -> None:
+            has_begun.set()
+            found.extend(names(accounts.backlog.check_out()))
+
+        senders.extend(in_threads(send))
+        has_begun.wait(30)
+        senders[0].join(0.1)  # enough for a thread that does not wait
+        return compacted(together)
+
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog.compacted", merge)
+    accounts.backlog.add([batch("a"), batch("a")])
+    join_all(senders)
+    assert found == ["a"]
+
+
+def test_batches_that_cannot_be_merged_stay_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there is too little memory to merge batches, the oldest are lost, and the newest can still be sent."""
+    accounts = Accounts(ONE)
+
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog.compacted", Mock(side_effect=MemoryError))
+    accounts.backlog.add([batch("a", value=1.0), batch("a", value=2.0)])
+    assert accounts.lost(LossReason.BACKLOG_FULL) == 1
+    assert accounts.backlog.check_out() == batch("a", value=2.0)
+    accounts.backlog.settle()
+    assert (accounts.backlog.datums, accounts.backlog.size_bytes) == (0, 0)
+
+
+def test_a_batch_that_memory_is_too_short_to_read_stays_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there is too little memory to read a batch from the spool, the batch is read again later."""
+    backlog = Backlog(ONE, StatsRecorder(), Spool(tmp_path))
+    backlog.add([batch("a"), batch("b")])
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "from_body", Mock(side_effect=MemoryError))
+        assert backlog.check_out() is None
+    assert names(backlog.check_out()) == ["a"]
+
+
+def test_close_unlocks_a_directory_that_is_not_completely_adopted(tmp_path: Path) -> None:
+    """Another exporter adopts all batches of a process that a closed exporter had only begun to adopt."""
+    ended = Spool(tmp_path)
+    for name in ("a", "b", "c"):
+        ended.write(batch(name))
+    ended.close()
+    first, second = (Backlog(10 * ONE, StatsRecorder(), Spool(tmp_path)) for _ in range(2))
+    assert first.adopt_spooled(deadline=0.0)
+    first.close()
+    second.adopt_spooled(time.monotonic() + 60)
+    assert second.datums == 3
 
 
 def test_no_lock_is_held_while_batches_are_encoded_or_files_removed(
