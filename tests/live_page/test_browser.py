@@ -7,6 +7,8 @@ from urllib.request import urlopen
 import pytest
 
 from otel_cloudwatch_flask import MetricRule
+from otel_cloudwatch_flask.live_page.observations import observation_of
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from tests.live_page.browser import DESK, HOSTILE, PHONE, SERIES, Page, Site
 
 FRAMES = """
@@ -205,6 +207,59 @@ def test_an_app_that_stops_responding(page: Page) -> None:
     assert len(page.names()) == len(HOSTILE)
     page.driver.get("about:blank")
     page.driver.get_log("browser")
+
+
+def test_the_detail_view_of_a_process_that_has_ended(page: Page, site: Site) -> None:
+    """A series or group stays open after a restart, and never shows data from another metric of the new process."""
+    # The page drops a process that has not responded for 30 seconds. Its clock is advanced instead of waiting.
+    later = "const now = Date.now; Date.now = () => now() + 31000"
+    page.set_screen(*DESK)
+    for opened in ("tr.series .open", "tr.group .open"):
+        publish(site, ("Before", "a"), ("Before", "b"))
+        page.open(site, rows=2)
+        page.driver.execute_script(f"document.querySelector('#body {opened}').click()")
+        page.wait("document.querySelectorAll('#detail canvas').length === 1")
+        assert observation_of(exporter_of(site)).series(1)["metric_name"] == "Before"
+        observation_of(exporter_of(site))._begin()
+        publish(site, ("After", "a"))
+        page.driver.execute_script(later)
+        page.wait("[...document.querySelectorAll('#body .name')].map(e => e.textContent).join() === 'After'")
+        page.wait("document.querySelector('#detail .datums').textContent.startsWith('This metric is no longer')")
+        assert page.text("#detail-name") == "Before"
+        assert page.run("document.getElementById('state').dataset.state") == "good"
+        page.press("\ue00c")
+        observation_of(exporter_of(site))._begin()
+    page.assert_is_clean(site)
+
+
+def test_responses_to_two_requests_at_once(page: Page, site: Site) -> None:
+    """If the page polls twice at once, as when its tab is hidden and shown again, each data point is added once."""
+    publish(site, ("Metric", "a"))
+    page.open(site, rows=1)
+    start = f"const {{ Processes }} = await import('{site.url}/_cloudwatch/model.js'); window.polling = "
+    page.driver.execute_script(
+        f"return (async () => {{ {start} new Processes('/_cloudwatch'); await polling.poll() }})()"
+    )
+    publish(site, ("Metric", "a"))
+    flushes = "[...polling.model.series.values()].map((each) => each.flushes.length)"
+    twice = f"return (async () => {{ await Promise.all([polling.poll(), polling.poll()]); return {flushes} }})()"
+    assert page.driver.execute_script(twice) == [2]
+    publish(site, ("Metric", "a"))
+    assert page.driver.execute_script(f"return polling.poll().then(() => {flushes})") == [3]
+    page.assert_is_clean(site)
+
+
+def publish(site: Site, *metrics: tuple[str, str]) -> None:
+    """Publish one sample of each ``(name, Kind)`` pair."""
+    for name, kind in metrics:
+        site.reporter.add_metric(name, 1, "Count", {"Kind": kind})
+    assert site.reporter.flush()
+
+
+def exporter_of(site: Site) -> CloudWatchMetricExporter:
+    """Return the exporter of a site's reporter."""
+    (exporter,) = (each for each in live_exporters() if each.client is site.cloudwatch)
+    return exporter
 
 
 CONTRASTS = """

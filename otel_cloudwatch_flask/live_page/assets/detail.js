@@ -27,6 +27,7 @@ export class Detail {
 
   open(series, group, rule, region, opener) {
     this.series = series;
+    this.instance = this.processes.chosen; // another process may be chosen later, whose series have other IDs
     this.build(series, group, rule, region);
     return this.show(opener);
   }
@@ -38,7 +39,8 @@ export class Detail {
     const [first] = members();
     this.panel(first, counted(members().length, "metric"));
     this.plots = element("div", { className: "plots" });
-    this.dialog.firstElementChild.append(this.plots, element("div", { className: "buttons" }, ...actions(members(), members(), region)));
+    this.datums = element("div", { className: "datums" });
+    this.dialog.firstElementChild.append(this.plots, element("div", { className: "buttons" }, ...actions(members(), members(), region)), this.datums);
     return this.show(opener);
   }
 
@@ -93,9 +95,11 @@ export class Detail {
 
   // Fetch the series, and redraw it if it changed.
   async refresh(isForced = false) {
-    if (this.series === null) return this.refreshGroup(isForced);
-    const series = await this.processes.series(this.series.id);
-    if (!this.isOpen) return;
+    const opened = this.series;
+    if (opened === null) return this.refreshGroup(isForced);
+    const series = await this.processes.series(opened.id, this.instance);
+    // Meanwhile, the view may have been closed, or another series opened.
+    if (!this.isOpen || this.series !== opened) return;
     if (series === null) return this.gone();
     const last = JSON.stringify(series.flushes.at(-1)) + series.samples;
     if (last === this.changed && !isForced) return;
@@ -110,7 +114,9 @@ export class Detail {
     const changed = members.map((series) => [series.id, series.samples]).join();
     if (changed === this.changed && !isForced) return;
     this.changed = changed;
+    if (!members.length) return this.gone();
     this.clearPlots();
+    this.datums.replaceChildren();
     const shown = members.slice(0, COLORS.length);
     const times = [...new Set(shown.flatMap((series) => series.flushes.map(([time]) => time)))].sort((a, b) => a - b);
     const differing = labels(members);

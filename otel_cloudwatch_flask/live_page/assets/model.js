@@ -81,6 +81,8 @@ export class Processes {
     this.workSeconds = data.work_seconds ?? 0;
     if (!data.enabled) return null;
     const model = this.models.get(data.instance) ?? new Model();
+    // The response to another request came first, and contained the same data points.
+    if (data.since && data.since !== model.document?.sequence) return [];
     this.models.set(data.instance, model);
     this.chosen ??= data.instance;
     const changed = model.merge(data);
@@ -88,11 +90,12 @@ export class Processes {
     return data.instance === this.chosen ? changed : [];
   }
 
-  // Fetch one series. Other workers may respond first; null if the chosen process does not know it or does not respond.
-  async series(id) {
+  // Fetch one series of a process. Other workers may respond first; null if the process does not know the series or does
+  // not respond.
+  async series(id, instance) {
     for (let attempt = 0; attempt < 8; attempt++) {
       const data = await this.fetch(`series.json?id=${id}`);
-      if (data.instance === this.chosen) return data.metric_name === undefined ? null : data;
+      if (data.instance === instance) return data.metric_name === undefined ? null : data;
     }
     return null;
   }
