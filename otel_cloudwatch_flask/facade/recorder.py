@@ -89,7 +89,8 @@ class Recorder:
 
     def _start(self) -> None:
         """Create the state that a forked child must not share with its parent."""
-        self._creation_lock = threading.Lock()
+        # Reentrant, because a signal handler may record the first measurement of another metric.
+        self._creation_lock = threading.RLock()
         self.process = object()
 
     def close(self) -> None:

@@ -474,6 +474,23 @@ def test_each_entry_has_the_span_it_was_added_in() -> None:
     assert {each.value: each.span_id for each in point.exemplars} == {1: 10, 20: 11, 4000: 12}
 
 
+def test_a_signal_handler_may_record_a_new_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that interrupts the first measurement of a metric may record the first one of another metric."""
+    recording, claim_name = Recording(), Recorder._claim_name
+
+    def interrupted(recorder: Recorder, metric_name: str, unit: str) -> str:
+        if metric_name == "Interrupted":
+            recording.record("FromHandler")
+        return claim_name(recorder, metric_name, unit)
+
+    monkeypatch.setattr(Recorder, "_claim_name", interrupted)
+    thread = threading.Thread(target=recording.record, args=("Interrupted",), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert count(recording) == 2
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child() -> None:
