@@ -56,11 +56,13 @@ def is_registered(reader: MetricReader) -> bool:
     return getattr(reader, "_collect", reader) is not None
 
 
-def forget_measurements(reader: MetricReader) -> None:
+def forget_measurements(reader: MetricReader, *, is_shut_down: bool = False) -> None:
     """Drop the uncollected measurements of ``reader`` in a forked child, because the parent exports them.
 
     Another thread of the parent may have held the SDK's locks during the fork, so this also replaces the consumer's
     lock, and the reader's storage together with its locks.
+
+    A reader whose shutdown has begun leaves its provider, because only the parent can end the shutdown.
 
     If the SDK lacks the private names that this relies on, the child exports the measurements a second time.
     """
@@ -70,6 +72,8 @@ def forget_measurements(reader: MetricReader) -> None:
         consumer.add_metric_reader(reader)
         if isinstance(reader, SelectiveReader):
             reader.select_instruments()
+        if is_shut_down:
+            reader._set_collect_callback(None)  # noqa: SLF001 - see above
 
 
 EVERY_ATTRIBUTE: Final[Container[str]] = frozenset()

@@ -261,8 +261,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def _forget(self) -> None:
         """In a forked child, discard the measurements, locks and pending flushes inherited from the parent."""
         self._reset()
-        if not self._is_shut_down:
-            forget_measurements(self)
+        forget_measurements(self, is_shut_down=self._is_shut_down)
 
     def _count_measurements(self) -> int:
         """Return the number of measurements counted so far.

@@ -2,13 +2,15 @@
 
 import gc
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
-from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.metrics import Meter, NoOpMeterProvider, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -272,3 +274,38 @@ def disabled_app() -> Flask:
     app = Flask("disabled")
     app.config["CLOUDWATCH_ENABLED"] = False
     return app
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_during_a_shutdown(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
+    """A child that is forked during a reporter's final collection sets up reporters, and publishes plain metrics."""
+    is_collecting, may_end = threading.Event(), threading.Event()
+    first, second = (
+        CloudWatchMetricsReporter(Flask(name), name, cloudwatch, meter_provider=provider, flush="interval")
+        for name in ("first", "second")
+    )
+    meter = provider.get_meter("plain")
+
+    def wait(_: object) -> list[Observation]:
+        is_collecting.set()
+        may_end.wait(30)
+        return []
+
+    meter.create_observable_gauge("blocked", [wait])
+    shutdown = threading.Thread(target=first.shutdown)
+    shutdown.start()
+    assert is_collecting.wait(30)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        may_end.set()
+        third = CloudWatchMetricsReporter(Flask("third"), "third", cloudwatch, meter_provider=provider)
+        meter.create_counter("plain").add(1)
+        third.add_metric("Own", 1)
+        is_sent = third.flush() and second.flush()
+        os._exit((is_sent, cloudwatch.sum("plain"), cloudwatch.sum("Own")) != (True, 1, 1))
+    _, status = os.waitpid(child, 0)
+    may_end.set()
+    shutdown.join()
+    assert os.waitstatus_to_exitcode(status) == 0
