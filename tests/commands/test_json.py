@@ -158,6 +158,24 @@ def test_a_closed_pipe() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("redirection", "status", "is_printed"), [("2>&-", 0, True), (">&-", 0, False), ("--max 0 2>/dev/full", 1, True)]
+)
+def test_closed_or_full_streams(redirection: str, status: int, *, is_printed: bool) -> None:
+    """Standard output is one document if standard error is closed or full, and a closed output is no error."""
+    command = f"{sys.executable} -m otel_cloudwatch_flask cost --metrics 3 --json {redirection}"
+    ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (status, "")
+    assert json.loads(ended.stdout)["metrics"] == 3 if is_printed else ended.stdout == ""
+
+
+def test_an_environment_variable_for_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flask's command line also reads options from environment variables, and errors are then printed as JSON too."""
+    monkeypatch.setenv("FLASK_CLOUDWATCH_COST_AS_JSON", "1")
+    result = CliRunner().invoke(flask_commands, ["cost"], auto_envvar_prefix="FLASK_CLOUDWATCH", obj=ScriptInfo())
+    assert json.loads(result.stdout) == {"error": "Pass either --from FILE or --metrics NUMBER."}
+
+
 @pytest.mark.parametrize("interrupted", ["demo", "policy"])
 def test_ctrl_c(interrupted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit status of every command is 130 after Ctrl-C."""

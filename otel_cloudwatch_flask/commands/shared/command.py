@@ -59,6 +59,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and report Ctrl-C and this package's exceptions without a traceback."""
         if ctx.params.get("as_json"):
+            ctx.meta[_IS_JSON_KEY] = True  # an environment variable may set the option too
             _reserve_stdout(ctx)
         try:
             return super().invoke(ctx)
@@ -111,8 +112,10 @@ class LazyGroup(click.Group):
 
 
 def echo_json(value: object) -> None:
-    """Print a value as indented JSON."""
-    click.echo(json.dumps(value, indent=2), file=click.get_current_context().meta.get(_STREAM_KEY))
+    """Print a value as indented JSON. If the command fails later, its error is not printed as another document."""
+    meta = click.get_current_context().meta
+    meta[_IS_JSON_KEY] = False
+    click.echo(json.dumps(value, indent=2), file=meta.get(_STREAM_KEY))
 
 
 def json_option(what: str) -> Callable[[_F], _F]:
@@ -124,10 +127,13 @@ def _reserve_stdout(context: click.Context) -> None:
     """Reserve standard output for :func:`echo_json`; other output goes to standard error until the process exits.
 
     The app and its exporters, such as OpenTelemetry's console exporter, may write to standard output, even at exit.
-    Does nothing if the streams have no file descriptors, as in tests.
+    Does nothing if standard output is closed or has no file descriptor, as in tests.
     """
+    if sys.stdout is None:
+        return
     with suppress(OSError):
-        output, error = sys.stdout.fileno(), sys.stderr.fileno()
+        output = sys.stdout.fileno()
+        error = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()
         sys.stdout.flush()
         context.meta[_STREAM_KEY] = os.fdopen(os.dup(output), "w", encoding="utf-8")
         os.dup2(error, output)
