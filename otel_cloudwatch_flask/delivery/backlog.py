@@ -148,8 +148,9 @@ class Backlog:
             self._in_flight = self._waiting.popleft() if self._waiting else None
         if self._in_flight is None:
             return None
+        batch = None
         try:
-            return self._in_flight.batch or self._read_in_flight(self._in_flight)
+            batch = self._in_flight.batch or self._read_in_flight(self._in_flight)
         except OSError as error:
             _each_minute.warning(
                 "read",
@@ -157,10 +158,12 @@ class Backlog:
                 "or memory. (%s)",
                 error,
             )
-        with self._merging, self._lock:
-            self._waiting.appendleft(self._in_flight)
-            self._in_flight = None
-        return None
+        finally:
+            if batch is None:  # cannot be read now, or Ctrl-C interrupted the reading
+                with self._merging, self._lock:
+                    self._waiting.appendleft(self._in_flight)
+                    self._in_flight = None
+        return batch
 
     def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
         """Record the outcome of the batch in flight, and put its unsent parts (``remaining``) back at the front.

@@ -82,6 +82,7 @@ class Sender:
         self._make_put = make_put
         self._on_accepted = on_accepted
         self._put: Put | None = None
+        self._renewals = 0
         self._backlog = backlog
         self._stats_recorder = stats_recorder
         self._clock = clock
@@ -122,6 +123,7 @@ class Sender:
 
     def renew_client(self) -> None:
         """Discard the client and the backoff, so that the next call uses a new client and can be made immediately."""
+        self._renewals += 1
         self._put = None
         self._failures = 0
         self.expedite()
@@ -158,7 +160,8 @@ class Sender:
                 return False
             # An event instead of a sleep, so that a shutdown or a new client can end the wait.
             self._expedited.wait(self.retry_at - now)
-            self._expedited.clear()
+        # Also without a wait: an event that stayed set would end the wait after the next failure.
+        self._expedited.clear()
         return True
 
     def _send_oldest(self, *, is_last: bool) -> bool:
@@ -278,8 +281,7 @@ class Sender:
         begun = self._clock()
         try:
             with _uninstrumented():
-                put = self._put = self._put or self._make_put()
-                response = put(batch)
+                response = self._current_put()(batch)
             problem = unconfirmed(response)
         except Exception as error:  # noqa: BLE001 - the boundary to boto3 and to clients of any kind
             response, problem = error, failure(error)
@@ -289,6 +291,16 @@ class Sender:
         if unix_time is not None:
             self._service_clock_offset = unix_time - self._clock()
         return problem
+
+    def _current_put(self) -> Put:
+        """Return the function that sends with the current client. If necessary, create the client."""
+        put = self._put
+        while put is None:
+            renewals = self._renewals
+            put = self._put = self._make_put()
+            if renewals != self._renewals:  # another thread has replaced the client meanwhile
+                put = self._put = None
+        return put
 
     def _accepted(self, batch: Batch) -> None:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())

@@ -132,6 +132,17 @@ def test_a_batch_that_memory_is_too_short_to_read_stays_first(tmp_path: Path, mo
     assert names(backlog.check_out()) == ["a"]
 
 
+def test_an_interrupt_leaves_a_batch_that_is_being_read_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If Ctrl-C interrupts the reading of a batch from the spool, the batch is still queued."""
+    backlog = Backlog(ONE, StatsRecorder(), Spool(tmp_path))
+    backlog.add([batch("a"), batch("b")])
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "from_body", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            backlog.check_out()
+    assert names(backlog.check_out()) == ["a"]
+
+
 def test_close_unlocks_a_directory_that_is_not_completely_adopted(tmp_path: Path) -> None:
     """Another exporter adopts all batches of a process that a closed exporter had only begun to adopt."""
     ended = Spool(tmp_path)

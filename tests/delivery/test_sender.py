@@ -248,6 +248,16 @@ class TestRetries:
         assert setting.deliver(within_seconds=5)
         assert len(client.calls) == 2
 
+    def test_expedite_allows_only_one_attempt(self) -> None:
+        """If the attempt after ``expedite()`` fails too, the next one waits for its ``Retry-After``."""
+        error = client_error("ThrottlingException")
+        error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "17"
+        setting = Setting(scripted(error))
+        setting.add("a")
+        setting.sender.expedite()
+        assert setting.deliver()
+        assert setting.waits.waits == [17]
+
     def test_expedite_while_it_waits(self) -> None:
         """``expedite()`` also ends a wait in progress."""
         error = client_error("ThrottlingException")
@@ -551,6 +561,22 @@ class TestCalls:
         assert setting.deliver()
         assert calls == [(threading.current_thread(), True)] * 2
         assert not setting.sender.is_calling
+
+    def test_a_client_is_replaced_while_it_is_created(self) -> None:
+        """A client that has been replaced while it was being created is not used."""
+        old, new = scripted(), scripted()
+        clients = [new, old]
+
+        def make_client() -> Client:
+            client = clients.pop()
+            if client is old:
+                setting.sender.renew_client()
+            return client
+
+        setting = Setting(old, make_client=make_client)
+        setting.add("a")
+        assert setting.deliver()
+        assert (old.calls, len(new.calls)) == ([], 1)
 
     @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
     def test_an_interrupt_keeps_the_batch(self, interrupt: type[BaseException]) -> None:
