@@ -121,7 +121,7 @@ def service_time(response: object) -> float | None:
         return None  # without a request ID, the response may come from a proxy, whose clock may be wrong
     try:
         return parsedate_to_datetime(metadata["HTTPHeaders"]["date"]).timestamp()
-    except (LookupError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
         return None
 
 
@@ -131,7 +131,14 @@ def _metadata(response: object) -> Mapping[str, Any]:
 
 
 def failure(error: BaseException) -> Failure:
-    """Classify an exception raised by any client, and make its message safe to log."""
+    """Classify an exception raised by any client, and make its message safe to log. Raises no exception itself."""
+    try:
+        return _classified(error)
+    except Exception:  # noqa: BLE001 - boundary: the text and the response of any client's exception
+        return Failure(Kind.UNKNOWN, _safe(f"{type(error).__name__}, whose message or response cannot be read"))
+
+
+def _classified(error: BaseException) -> Failure:
     response = getattr(error, "response", None)
     if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
         return _from_response(response, str(error))
@@ -144,10 +151,10 @@ def failure(error: BaseException) -> Failure:
 def _from_response(response: Mapping[str, Any], message: str) -> Failure:
     """Classify an error response, taken from the exception that the client raised."""
     metadata = _metadata(response)
-    status = metadata.get("HTTPStatusCode", 0)
+    status = metadata.get("HTTPStatusCode") or 0
     code = str(response["Error"].get("Code", "")).removesuffix("Exception").removesuffix("Fault")
     kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status) or (Kind.SERVER if status >= 500 else Kind.UNKNOWN)
-    retry_after = _seconds(metadata.get("HTTPHeaders", {}).get("retry-after"))
+    retry_after = _seconds((metadata.get("HTTPHeaders") or {}).get("retry-after"))
     return Failure(kind, _safe(message), retry_after, may_be_stored=status in _GATEWAY_STATUSES)
 
 

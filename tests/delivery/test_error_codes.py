@@ -144,6 +144,15 @@ class OtherError(Exception):
         ({"Error": {"Code": "InvalidParameterValue"}}, Kind.REFUSED),
         ({"Error": {"Code": "ThrottlingException"}}, Kind.THROTTLED),
         ({"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": None}, Kind.THROTTLED),
+        (
+            {
+                "Error": {"Code": "ThrottlingException"},
+                "ResponseMetadata": {"HTTPStatusCode": None, "HTTPHeaders": None},
+            },
+            Kind.THROTTLED,
+        ),
+        ({"Error": {}, "ResponseMetadata": {"HTTPStatusCode": None}}, Kind.UNKNOWN),
+        ({"Error": {}, "ResponseMetadata": {"HTTPStatusCode": "503"}}, Kind.UNKNOWN),
         ({"Error": {}}, Kind.UNKNOWN),
         ({"Error": "text"}, Kind.UNKNOWN),
         ({}, Kind.UNKNOWN),
@@ -159,6 +168,13 @@ def test_others_errors(response: object, kind: Kind) -> None:
 def test_message_of_an_exception() -> None:
     """The message contains the exception's class name and text."""
     assert failure(ValueError("what?")) == Failure(Kind.UNKNOWN, "ValueError: what?")
+
+
+def test_an_exception_without_text() -> None:
+    """An exception whose message cannot be read is classified by the name of its class."""
+    unprintable = type("Unprintable", (Exception,), {"__str__": unittest.mock.Mock(side_effect=ValueError)})
+    problem = failure(unprintable())
+    assert (problem.kind, problem.message.split(",")[0]) == (Kind.UNKNOWN, "Unprintable")
 
 
 def answer(status: int, request_id: str | None, **headers: str) -> dict[str, Any]:
@@ -192,6 +208,7 @@ def test_what_confirms_a_request(response: object, *, is_confirmed: bool) -> Non
         (answer(200, "b7a1", date="Tue, 22 Sep 2026 14:13:20 GMT"), 1_790_086_400),
         (answer(200, None, date="Tue, 22 Sep 2026 14:13:20 GMT"), None),
         (answer(200, "b7a1", date="soon"), None),
+        ({"ResponseMetadata": {"RequestId": "b7a1", "HTTPHeaders": {"date": 5}}}, None),
         (answer(200, "b7a1"), None),
         (OtherError(answer(400, "b7a1", date="Tue, 22 Sep 2026 14:13:20 GMT")), 1_790_086_400),
         (ValueError("no response"), None),
