@@ -232,6 +232,24 @@ def test_the_detail_view_of_a_process_that_has_ended(page: Page, site: Site) -> 
     page.assert_is_clean(site)
 
 
+def test_metrics_that_are_disabled_at_a_restart(page: Page, site: Site) -> None:
+    """The page says that metrics are disabled, even if a detail view of a series is still open."""
+    publish(site, ("Before", "a"))
+    page.set_screen(*DESK)
+    page.open(site, rows=1)
+    page.driver.execute_script("document.querySelector('#body tr.series .open').click()")
+    page.wait("document.querySelectorAll('#detail canvas').length === 1")
+    sentences = "new MutationObserver(() => (window.sentences ??= []).push(sentence.textContent))"
+    page.driver.execute_script(f"{sentences}.observe(sentence, {{ childList: true }})")
+    live_page: Any = site.app.view_functions["cloudwatch_live_page.page"]
+    live_page.__self__._exporter = None
+    page.wait("window.sentences")
+    polls = "performance.getEntriesByType('resource').filter((each) => each.name.includes('data.json')).length"
+    page.wait(f"{polls} > {page.run(polls)}")
+    assert {each[:20] for each in page.run("window.sentences")} == {"Metrics are disabled"}
+    page.assert_is_clean(site)
+
+
 def test_responses_to_two_requests_at_once(page: Page, site: Site) -> None:
     """If the page polls twice at once, as when its tab is hidden and shown again, each data point is added once."""
     publish(site, ("Metric", "a"))

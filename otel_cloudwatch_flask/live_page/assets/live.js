@@ -47,9 +47,11 @@ async function update() {
     const changed = await processes.poll();
     failures = 0;
     lastResponse = Date.now();
-    if (changed) show(changed);
-    else showDisabled();
-    if (detail.isOpen) await detail.refresh();
+    if (!changed) showDisabled();
+    else {
+      show(changed);
+      if (detail.isOpen) await detail.refresh();
+    }
   } catch (problem) {
     failures++;
     showUnreachable(problem);
