@@ -2,7 +2,6 @@
 
 import logging
 import re
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -18,7 +17,7 @@ from otel_cloudwatch_flask.mapping.cardinality import OVERFLOW_NAME
 from otel_cloudwatch_flask.model.datum import OVERFLOW_DIMENSIONS
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
 from otel_cloudwatch_flask.model.units import UCUM_OF
-from otel_cloudwatch_flask.runtime.process import call_after_fork
+from otel_cloudwatch_flask.runtime.process import call_after_fork, no_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 from otel_cloudwatch_flask.version import __version__
 
@@ -89,8 +88,6 @@ class Recorder:
 
     def _start(self) -> None:
         """Create the state that a forked child must not share with its parent."""
-        # Reentrant, because a signal handler may record the first measurement of another metric.
-        self._creation_lock = threading.RLock()
         self.process = object()
 
     def close(self) -> None:
@@ -169,7 +166,8 @@ class Recorder:
 
     def _created(self, key: tuple[str, str]) -> Histogram:
         """Return the histogram for a name and unit, creating it unless another thread already has."""
-        with self._creation_lock:
+        # Delays forks, because the child would inherit the lock that the SDK holds while it creates an instrument.
+        with no_fork("new metric"):
             if key not in self._histograms:
                 metric = FacadeMetric(key[0], self._reporter_id)
                 meter = self._provider.get_meter(metric.scope_name, __version__, attributes=metric.scope_attributes())

@@ -4,7 +4,6 @@ A reader that no reporter created is called the program's reader.
 """
 
 import itertools
-import threading
 import weakref
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -210,9 +209,8 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     Raises :class:`ConfigurationError` if the provider does not accept readers or is shut down, or if the default
     namespace is invalid.
     """
-    with no_fork(), _lock:
-        # Inside the lock, because another thread may be creating the global provider. No fork, because the child would
-        # inherit the lock.
+    with no_fork("set-up"):
+        # Inside the block, because another thread may be creating the global provider.
         provider = metrics.get_meter_provider() if given is None else given
         reader = _shared_reader(provider, target)
         key: Hashable = target.key() if reader is None else (reader, target.settings.self_metrics)
@@ -229,7 +227,6 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
     return setup
 
 
-_lock = threading.RLock()  # reentrant, because a signal handler may set up a reporter
 _live_setups: LiveObjects[ProviderSetup] = LiveObjects()
 
 

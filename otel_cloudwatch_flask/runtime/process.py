@@ -32,9 +32,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType, MethodType
-from typing import Final, NoReturn, TypeAlias, cast
+from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
 
 _logger = logging.getLogger(__name__)
+
+Reason: TypeAlias = Literal["import", "set-up", "new metric"]
+"""The reason to delay forks. A thread with one reason does not wait for threads with another."""
 
 _Functions: TypeAlias = "weakref.WeakKeyDictionary[object, Callable[..., None]]"
 
@@ -89,9 +92,12 @@ def hold_sigterm() -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def no_fork() -> Iterator[None]:
-    """Delay forks until the ``with`` block ends, but by at most 5 seconds."""
-    with _forks.lock:
+def no_fork(reason: Reason = "import") -> Iterator[None]:
+    """Delay forks until the ``with`` block ends, but by at most 5 seconds.
+
+    Only one thread at a time can be in a block with the same ``reason``. It may enter such a block again.
+    """
+    with _forks.locks[reason]:
         yield
 
 
@@ -99,7 +105,7 @@ class _ForkHooks:
     """The registry of methods to call after a fork."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.locks = _locks()
         self._pid = os.getpid()
         # The methods' functions, keyed weakly by their objects, so that an object's hooks are removed with the object.
         self._forgets: _Functions = weakref.WeakKeyDictionary()
@@ -120,18 +126,25 @@ class _ForkHooks:
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
-        self.lock = threading.RLock()  # another thread of the parent may have held it
+        self.locks = _locks()  # another thread of the parent may have held one
         # Every object drops the parent's state before any object starts, because starting may use other objects.
         for each, function in [*self._forgets.items(), *self._starts.items()]:
             _run_guarded(MethodType(function, each))
         _exits.start_in_child()
 
     def _acquire(self) -> None:
-        self.lock.acquire(timeout=_LONGEST_DELAY_SECONDS)
+        deadline = time.monotonic() + _LONGEST_DELAY_SECONDS
+        for each in self.locks.values():
+            each.acquire(timeout=max(deadline - time.monotonic(), 0.0))
 
     def _release(self) -> None:
-        with contextlib.suppress(RuntimeError):  # acquiring timed out
-            self.lock.release()
+        for each in self.locks.values():
+            with contextlib.suppress(RuntimeError):  # acquiring timed out
+                each.release()
+
+
+def _locks() -> dict[Reason, Any]:
+    return {reason: threading.RLock() for reason in get_args(Reason)}
 
 
 class _ExitHooks:

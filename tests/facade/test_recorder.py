@@ -25,6 +25,7 @@ from otel_cloudwatch_flask.facade.call_cache import FacadeSeries
 from otel_cloudwatch_flask.facade.recorder import Recorder, RequestBuffer, instrument_name, suffixed_name
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric, facade_metric
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, from_ucum
+from otel_cloudwatch_flask.runtime.process import no_fork
 
 # Entries.
 
@@ -497,7 +498,7 @@ def test_a_forked_child() -> None:
     """A forked child leaves buffered measurements to the parent, and records its own immediately."""
     recording = Recording()
     buffer = buffer_with(recording, 2)
-    with recording.recorder._creation_lock:
+    with no_fork("new metric"):
         child = os.fork()
         if not child:
             signal.alarm(10)

@@ -5,18 +5,21 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
 from opentelemetry.metrics import Meter, NoOpMeterProvider, Observation
+from opentelemetry.sdk.metrics import Meter as SdkMeter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
+from otel_cloudwatch_flask.flask_extension import provider_setup
 from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup
 from otel_cloudwatch_flask.sdk import internals
 from otel_cloudwatch_flask.sdk.reader import readers_on
@@ -309,3 +312,54 @@ def test_a_fork_during_a_shutdown(provider: MeterProvider, cloudwatch: FakeCloud
     may_end.set()
     shutdown.join()
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_records_a_new_metric(
+    provider: MeterProvider, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork waits until the SDK has created a metric's instrument, so the child can record that metric."""
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", cloudwatch, meter_provider=provider, flush="interval")
+    has_begun, register = threading.Event(), SdkMeter._register_instrument
+
+    def slow(*arguments: Any) -> Any:
+        has_begun.set()
+        time.sleep(0.2)
+        return register(*arguments)
+
+    monkeypatch.setattr(SdkMeter, "_register_instrument", slow)
+    thread = threading.Thread(target=reporter.add_metric, args=("New", 1))
+    thread.start()
+    assert has_begun.wait(30)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        reporter.add_metric("New", 1)
+        os._exit((reporter.flush(), cloudwatch.sum("New")) != (True, 1))
+    _, status = os.waitpid(child, 0)
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_set_up_that_waits(
+    provider: MeterProvider, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a reporter's set-up waits, as for an observable callback that is running, other reporters still deliver."""
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", cloudwatch, meter_provider=provider, flush="interval")
+    has_begun, may_end, shared_reader = threading.Event(), threading.Event(), provider_setup._shared_reader
+
+    def wait(*arguments: Any) -> Any:
+        has_begun.set()
+        may_end.wait(30)
+        return shared_reader(*arguments)
+
+    monkeypatch.setattr(provider_setup, "_shared_reader", wait)
+    thread = threading.Thread(target=make_app, kwargs={"cloudwatch_client": cloudwatch, "meter_provider": provider})
+    thread.start()
+    assert has_begun.wait(30)
+    reporter.add_metric("Orders", 1)
+    assert reporter.flush()
+    may_end.set()
+    thread.join()
+    assert cloudwatch.sum("Orders") == 1
