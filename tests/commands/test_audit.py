@@ -121,6 +121,15 @@ def test_a_process_that_is_older_than_data_by_the_minute(data: Path, days: float
     assert client.periods == {period}
 
 
+def test_a_clock_that_was_set_back(data: Path, cloudwatch: LocalCloudWatch) -> None:
+    """The samples of a process that started later than now, according to its clock, are found in CloudWatch."""
+    document = json.loads(data.read_text("utf-8"))
+    for seconds in (30, 90, 3600):
+        totals, _ = audited({**document, "started": document["now"] + seconds}, cloudwatch.client(), data)
+        assert totals.status == "ok"
+        assert "CloudWatch has 3," in totals.finding
+
+
 def test_a_failing_call_and_a_document_without_undelivered_samples(data: Path, cloudwatch: LocalCloudWatch) -> None:
     """A failing call is a problem with a remedy; the output of other commands is rejected."""
     client = cloudwatch.client()

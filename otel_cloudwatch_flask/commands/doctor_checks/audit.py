@@ -53,7 +53,9 @@ class Recorded:
         try:
             pairs = zip(summaries, document["series"], strict=True)
             series = {each: (each.samples, finite(raw["undelivered"])) for each, raw in pairs}
-            return cls(finite(document["started"]), finite(document["now"]), series)
+            # If the clock was set back, the process started later than now.
+            started, now = sorted((finite(document["started"]), finite(document["now"])))
+            return cls(started, now, series)
         except (LookupError, TypeError, OverflowError) as error:
             raise ValueError("it is not the data.json of a live page") from error
 
