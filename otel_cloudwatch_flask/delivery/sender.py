@@ -94,6 +94,8 @@ class Sender:
         """The number of failures since CloudWatch last accepted a batch."""
         self._service_clock_offset: float | None = None
         """CloudWatch's time minus the time on ``clock``. Used for expiry, because the wall clock may jump."""
+        self._wall_clock_offset = 0.0
+        """The wall clock's time minus the time on ``clock`` at the same moment. It changes if either clock jumps."""
         self._lost_responses = 0
         """The number of lost responses since CloudWatch last accepted a batch."""
         self._bisection_calls = 0
@@ -241,13 +243,17 @@ class Sender:
         return (batch,)
 
     def _service_time(self) -> float | None:
-        """Return CloudWatch's current time, based on its last response, or ``None`` before the first response.
+        """Return CloudWatch's current time, based on its last response, or ``None`` if that is unknown.
+
+        It is unknown before the first response and after one of the clocks has jumped. While a machine is suspended,
+        ``time.monotonic`` usually stands still.
 
         Streams have no responses, so for a stream this returns the machine's time.
         """
         if not self._has_responses:
             return self._wall_clock()
-        return None if self._service_clock_offset is None else self._clock() + self._service_clock_offset
+        has_jumped = abs(self._wall_clock() - self._clock() - self._wall_clock_offset) > MAX_AHEAD_SECONDS
+        return None if self._service_clock_offset is None or has_jumped else self._clock() + self._service_clock_offset
 
     def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
         """Return ``batch`` with every timestamp acceptable to CloudWatch at ``now``, a Unix time.
@@ -290,6 +296,7 @@ class Sender:
         unix_time = service_time(response)
         if unix_time is not None:
             self._service_clock_offset = unix_time - self._clock()
+            self._wall_clock_offset = self._wall_clock() - self._clock()
         return problem
 
     def _current_put(self) -> Put:

@@ -463,6 +463,16 @@ class TestExpired:
         assert [datum["Timestamp"].timestamp() for datum in client.calls[1]["MetricData"]] == [NOW, NOW]
         assert setting.stats().datums_lost == {"expired": 1}
 
+    def test_a_machine_that_was_suspended(self) -> None:
+        """After a suspension, which the monotonic clock does not count, timestamps are not changed."""
+        setting = Setting(client := DatedClient(clock=lambda: setting.wall_clock.now))
+        for _ in range(2):
+            setting.add("a", unix_seconds=int(setting.wall_clock.now))
+            assert setting.deliver()
+            setting.wall_clock.advance(3 * 3600)
+        times = [call["MetricData"][0]["Timestamp"].timestamp() for call in client.calls]
+        assert times == [NOW, NOW + 3 * 3600]
+
     @pytest.mark.parametrize(
         "client", [scripted(client_error("503", status=503)), DatedClient(None, clock=lambda: NOW)]
     )
