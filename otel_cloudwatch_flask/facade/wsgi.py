@@ -185,8 +185,10 @@ class ResponseBody:
         finish, self._finish = self._finish, None
         if finish is None:
             return
+        close: Callable[[], None] | None = getattr(self._body, "close", None)
         try:
-            getattr(self._body, "close", lambda: None)()
+            if close is not None:
+                close()
         finally:
             finish()
 

@@ -30,8 +30,8 @@ from otel_cloudwatch_flask.model.scope import REPORTER_KEY, SCOPE_NAME, ScopeNam
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
-from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
-from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, readers_on
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters, seconds_until
+from otel_cloudwatch_flask.sdk.reader import NO_THREAD, CloudWatchMetricReader, readers_on, start_thread
 from otel_cloudwatch_flask.sdk.self_metrics import observe_delivery
 
 SERIES_PER_METRIC: Final = 10
@@ -131,14 +131,21 @@ class ProviderSetup:
         """The meter provider for the app's instrumentations. The reporter's exporter publishes their metrics."""
         return _ReporterMeters(self.provider, self.reporter_id, self.recorder)
 
-    def shut_down(self, timeout_seconds: float) -> None:
-        """Shut down the reader and remove it from the provider, but only if a reporter created it."""
+    def shut_down(self, deadline: float) -> None:
+        """Shut down the reader and remove it from the provider, but only if a reporter created it.
+
+        If removing it takes longer than until ``deadline``, because a callback is slow, that continues in a thread.
+        """
         if isinstance(self.reader, ReporterReader):
             _live_setups.discard(self)
             self.recorder.close()
             # Shut down first, because a reader that was removed from its provider cannot collect.
-            self.reader.shutdown(timeout_millis=timeout_seconds * 1000)
-            self.reader.remove()
+            self.reader.shutdown(timeout_millis=seconds_until(deadline) * 1000)
+            removal = start_thread(self.reader.remove, "CloudWatchMetricReader removal")
+            if removal is NO_THREAD:
+                self.reader.remove()
+            else:
+                removal.join(seconds_until(deadline))
 
 
 def count_as_lost(reader: CloudWatchMetricReader | None, reason: LossReason) -> None:

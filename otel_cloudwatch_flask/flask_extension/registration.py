@@ -101,7 +101,7 @@ def shut_down_all(
         each.is_live = False
     # Only these setups lose later measurements, because all other readers keep running.
     for setup in ending:
-        setup.shut_down(seconds_until(deadline))
+        setup.shut_down(deadline)
 
 
 def _call_site() -> tuple[str, int]:

@@ -127,7 +127,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._collected_measurements = self._count_measurements()
         self._has_ended = False
         self._starting = threading.Lock()
-        self.thread = self._collecting_thread = _NO_THREAD
+        self.thread = self._collecting_thread = NO_THREAD
 
     @property
     def exporter(self) -> CloudWatchMetricExporter:
@@ -216,8 +216,10 @@ class CloudWatchMetricReader(SelectiveReader):
         if is_elsewhere and self._has_thread() and self._exporter.sender.is_calling:
             # The reader's thread is making a call, which may outlast the deadline. By then, the measurements have to be
             # on disk or counted as lost.
-            self._collecting_thread = _start(lambda: self.collect_now(deadline), "CloudWatchMetricReader shutdown")
-            if self._collecting_thread is _NO_THREAD:
+            self._collecting_thread = start_thread(
+                lambda: self.collect_now(deadline), "CloudWatchMetricReader shutdown"
+            )
+            if self._collecting_thread is NO_THREAD:
                 self.collect_now(deadline)
         self._exit_deadline = deadline
         self._inbox.put(None)
@@ -249,7 +251,7 @@ class CloudWatchMetricReader(SelectiveReader):
             return
         try:
             if not self.thread.is_alive():
-                self.thread = _start(self._work, "CloudWatchMetricReader")
+                self.thread = start_thread(self._work, "CloudWatchMetricReader")
         finally:
             self._starting.release()
 
@@ -409,10 +411,10 @@ class CloudWatchMetricReader(SelectiveReader):
         return True
 
 
-_NO_THREAD: Final = threading.Thread()
+NO_THREAD: Final = threading.Thread()
 
 
-def _start(work: Callable[[], object], name: str) -> threading.Thread:
+def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
     """Start a daemon thread. If that is impossible, log a warning and return a thread that is not alive."""
     thread = threading.Thread(target=work, name=name, daemon=True)
     try:
@@ -424,7 +426,7 @@ def _start(work: Callable[[], object], name: str) -> threading.Thread:
             "shutdown. Unless the process is exiting, raise its thread limit. (%s)",
             error,
         )
-        return _NO_THREAD
+        return NO_THREAD
     return thread
 
 

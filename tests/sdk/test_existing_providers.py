@@ -1,6 +1,7 @@
 """A reporter works with a program's existing providers, readers, views, instrumentation and exporters."""
 
 import io
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import flask
 import pytest
 from flask import Flask
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
@@ -32,7 +34,7 @@ from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.sdk.internals import consumer_of
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
-from tests.support.fakes import PATIENCE_SECONDS, BlockedClient
+from tests.support.fakes import PATIENCE_SECONDS, BlockedClient, eventually
 
 NEVER_SECONDS = 3600
 
@@ -383,6 +385,26 @@ def test_another_reporter_fails_to_take_over(caplog: pytest.LogCaptureFixture, m
         assert consumer_of(first) is None
         (message,) = caplog.messages
         assert message.startswith("Failed to collect metrics")
+        cafe.reporter.shutdown()
+
+
+def test_a_shutdown_does_not_wait_for_the_reporter_that_takes_over() -> None:
+    """If a callback delays the other reporter's collection, the first one's reader is removed after the shutdown."""
+    with provider_of() as provider:
+        shop, cafe = Shop(provider), Shop(provider, "Cafe")
+        has_ended, calls = threading.Event(), itertools.count(1)
+
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            if next(calls) == 2:  # the other reporter's collection, which follows the final one of the first
+                assert has_ended.wait(PATIENCE_SECONDS)
+            return [Observation(1)]
+
+        provider.get_meter("plain").create_observable_gauge("plain", [observe])
+        first, _ = readers_on(provider)
+        shop.reporter.shutdown(1.0)
+        assert consumer_of(first) is not None
+        has_ended.set()
+        assert eventually(lambda: consumer_of(first) is None)
         cafe.reporter.shutdown()
 
 
