@@ -83,6 +83,7 @@ class Sender:
         self._on_accepted = on_accepted
         self._put: Put | None = None
         self._renewals = 0
+        """How often the client has been discarded because it was replaced."""
         self._backlog = backlog
         self._stats_recorder = stats_recorder
         self._clock = clock

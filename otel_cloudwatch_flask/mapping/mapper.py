@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.mapping.data_points import (
     is_published_unchanged,
 )
 from otel_cloudwatch_flask.mapping.merging import Accumulator
-from otel_cloudwatch_flask.mapping.metric_streams import MetricStream, MetricStreams
+from otel_cloudwatch_flask.mapping.metric_streams import Attributes, MetricStream, MetricStreams
 from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY
@@ -121,8 +121,7 @@ class Mapper:
         for point, entry in zip(points, entries, strict=True):
             try:
                 if stream.facade is not None:
-                    # add_metric records negative samples as absolute values and marks them.
-                    factor = -unit_factor if NEGATIVE_KEY in (point.attributes or ()) else unit_factor
+                    factor = unit_factor * _sign(point.attributes or {})
                 if point.time_unix_nano != nano:
                     seconds, nano = _unix_seconds(point.time_unix_nano), point.time_unix_nano
                 if are_deltas and entry.own and not entry.shared:
@@ -196,6 +195,11 @@ class Mapper:
                 metrics_dollars(1),
             )
         return admitted
+
+
+def _sign(attributes: Attributes) -> int:
+    """Return -1 for negative samples, which ``add_metric`` records as absolute values and marks, otherwise 1."""
+    return -1 if NEGATIVE_KEY in attributes else 1
 
 
 def _unix_seconds(unix_nano: float) -> int:
