@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Final
 
 from otel_cloudwatch_flask.delivery.batch import Batch, Envelope
 from otel_cloudwatch_flask.delivery.compaction import compacted, joined
@@ -18,6 +19,9 @@ from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _logger = logging.getLogger(__name__)
 _each_minute = RateLimitedLog(_logger, interval_seconds=60.0)
+
+_LONGEST_WAIT_SECONDS: Final = 0.25
+"""How long a thread that wants to send waits for batches that another thread merges, as it may have a deadline."""
 
 
 @dataclass(slots=True)
@@ -142,10 +146,16 @@ class Backlog:
     def check_out(self) -> Batch | None:
         """Take the oldest batch off the queue for sending. The caller must then report the outcome to :meth:`settle`.
 
-        Returns ``None`` if no batch is queued, or if the oldest one cannot be read from disk at the moment.
+        Returns ``None`` if no batch is queued, if the oldest one cannot be read from disk at the moment, or if another
+        thread takes long to merge batches.
         """
-        with self._merging, self._lock:
-            self._in_flight = self._waiting.popleft() if self._waiting else None
+        if not self._merging.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            return None
+        try:
+            with self._lock:
+                self._in_flight = self._waiting.popleft() if self._waiting else None
+        finally:
+            self._merging.release()
         if self._in_flight is None:
             return None
         batch = None
@@ -191,8 +201,9 @@ class Backlog:
 
     def resume(self) -> None:
         """Put the deferred batches back at the front of the queue."""
-        with self._merging, self._lock:
-            self._resume()
+        if self._deferred:
+            with self._merging, self._lock:
+                self._resume()
 
     def close(self) -> None:
         """Count as lost the queued batches that are only in memory. The next process sends the batches on disk.

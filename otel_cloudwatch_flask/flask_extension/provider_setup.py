@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from opentelemetry import metrics
 from opentelemetry.context import Context
-from opentelemetry.metrics import Histogram, Meter, NoOpMeter
+from opentelemetry.metrics import Histogram, Meter, NoOpMeter, NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.util.types import Attributes
@@ -288,7 +288,7 @@ def _provider_with_new_reader(
     """Add a reader to ``provider`` or, if no global provider is set, to a new one. Returns both."""
     factory = client_factory(target.settings.region_name, **target.credentials)
     exporter = CloudWatchMetricExporter.from_settings(target.settings, client=target.client, client_factory=factory)
-    if given is None and not isinstance(provider, MeterProvider):
+    if given is None and not isinstance(provider, MeterProvider | NoOpMeterProvider):
         resource = Resource.create()
         if not target.settings.namespace:
             exporter.use_namespace(default_namespace(resource, target.app_name))

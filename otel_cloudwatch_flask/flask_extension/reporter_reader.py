@@ -16,6 +16,7 @@ from otel_cloudwatch_flask.config import parse_namespace
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.dimensions import namespace_of
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
+from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.sdk.internals import consumer_of
 from otel_cloudwatch_flask.sdk.reader import EXIT_TIMEOUT_SECONDS, CloudWatchMetricReader, live_readers
@@ -51,14 +52,15 @@ class ReporterReader(CloudWatchMetricReader):
         """
         if not self.has_collected or self._provider is None:
             return
+        provider, self._provider = self._provider, None  # another thread may shut down the reporter again
         if self.exporter.publishes_plain_metrics:
             # The successor collects, and thereby drops, the plain metrics that this reader has published so far.
             live = live_readers()
             successor = next((each for each in self._reporters_here() if each in live), None)
             if successor:
                 successor.collect_now(time.monotonic() + EXIT_TIMEOUT_SECONDS)
-        self._provider.remove_metric_reader(self)
-        self._provider = None
+        with no_fork("set-up"):  # the child would inherit locks of the SDK
+            provider.remove_metric_reader(self)
         self.exporter.reporters.clear()
 
     def has_priority(self, resource: Resource | None) -> bool:

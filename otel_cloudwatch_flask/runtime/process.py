@@ -36,8 +36,11 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
 
 _logger = logging.getLogger(__name__)
 
-Reason: TypeAlias = Literal["import", "set-up", "new metric"]
-"""The reason to delay forks. A thread with one reason does not wait for threads with another."""
+Reason: TypeAlias = Literal["set-up", "import", "new metric"]
+"""The reason to delay forks. A thread with one reason does not wait for threads with another.
+
+Set-ups come first, because they can take longest, and a fork that waits for one must not delay the other threads.
+"""
 
 _Functions: TypeAlias = "weakref.WeakKeyDictionary[object, Callable[..., None]]"
 
@@ -93,7 +96,7 @@ def hold_sigterm() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def no_fork(reason: Reason = "import") -> Iterator[None]:
-    """Delay forks until the ``with`` block ends, but by at most 5 seconds.
+    """Delay forks until the ``with`` block ends, but by at most 5 seconds for each reason.
 
     Only one thread at a time can be in a block with the same ``reason``. It may enter such a block again.
     """
@@ -133,9 +136,8 @@ class _ForkHooks:
         _exits.start_in_child()
 
     def _acquire(self) -> None:
-        deadline = time.monotonic() + _LONGEST_DELAY_SECONDS
         for each in self.locks.values():
-            each.acquire(timeout=max(deadline - time.monotonic(), 0.0))
+            each.acquire(timeout=_LONGEST_DELAY_SECONDS)
 
     def _release(self) -> None:
         for each in self.locks.values():

@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.delivery.compaction import compacted, joined
 from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.delivery.stats import LossReason, StatsRecorder
 from otel_cloudwatch_flask.model.datum import Datum, Series
-from tests.support.fakes import in_threads, join_all
+from tests.support.fakes import PATIENCE_SECONDS, in_threads, join_all
 
 SHOP = Envelope("Shop")
 
@@ -88,6 +88,7 @@ def test_a_thread_sends_while_another_joins_batches(monkeypatch: pytest.MonkeyPa
 
 def test_a_sending_thread_waits_until_batches_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that sends while another merges all batches waits for them, instead of finding no batch."""
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog._LONGEST_WAIT_SECONDS", PATIENCE_SECONDS)
     accounts = Accounts(ONE)
     found: list[str] = []
     senders: list[threading.Thread] = []

@@ -403,6 +403,7 @@ def test_a_shutdown_does_not_wait_for_the_reporter_that_takes_over() -> None:
         first, _ = readers_on(provider)
         shop.reporter.shutdown(1.0)
         assert consumer_of(first) is not None
+        shop.reporter.shutdown(0.1)
         has_ended.set()
         assert eventually(lambda: consumer_of(first) is None)
         cafe.reporter.shutdown()
@@ -429,6 +430,25 @@ def test_a_global_provider_that_comes_too_late() -> None:
         )
     assert done.stdout.strip() == "True 1.0 1.0"
     assert "Overriding of current MeterProvider is not allowed" in done.stderr
+
+
+def test_a_global_provider_that_does_nothing() -> None:
+    """A reporter refuses a global ``NoOpMeterProvider``, and does not try to replace it."""
+    program = """
+        from flask import Flask
+        from opentelemetry import metrics
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+        metrics.set_meter_provider(metrics.NoOpMeterProvider())
+        CloudWatchMetricsReporter(Flask("shop"))
+    """
+    with isolated_environment():
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=60
+        )
+    assert "NoOpMeterProvider object" in done.stderr
+    assert "does not accept metric readers" in done.stderr
+    assert "Overriding" not in done.stderr
 
 
 def test_a_global_provider_of_another_implementation() -> None:
