@@ -111,6 +111,22 @@ def test_a_sending_thread_waits_until_batches_are_merged(monkeypatch: pytest.Mon
     assert found == ["a"]
 
 
+def test_a_sending_thread_does_not_wait_long_for_a_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If merging takes longer than a sending thread may wait, that thread finds no batch, and a later call finds it."""
+    accounts = Accounts(ONE)
+    found: list[Batch | None] = []
+
+    def merge(together: list[Batch]) -> list[Batch]:
+        join_all(in_threads(lambda: found.append(accounts.backlog.check_out()), accounts.backlog.resume))
+        return compacted(together)
+
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog._LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog.compacted", merge)
+    accounts.backlog.add([batch("a"), batch("a")])
+    assert found == [None]
+    assert names(accounts.backlog.check_out()) == ["a"]
+
+
 def test_batches_that_cannot_be_merged_stay_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """If there is too little memory to merge batches, the oldest are lost, and the newest can still be sent."""
     accounts = Accounts(ONE)
