@@ -45,7 +45,8 @@ class RequestState:
         self.buffer = buffer
 
 
-_latest: "ContextVar[RequestState | None]" = ContextVar("otel_cloudwatch_flask.request", default=None)
+_measured: "ContextVar[RequestState | None]" = ContextVar("otel_cloudwatch_flask.request", default=None)
+"""The state of the request that an instrumentation is measuring."""
 
 
 def state_of(environ: "WSGIEnvironment") -> RequestState | None:
@@ -55,8 +56,8 @@ def state_of(environ: "WSGIEnvironment") -> RequestState | None:
 
 
 def request_labels() -> Mapping[str, str]:
-    """Return the labels of the current request or, between requests, of the latest one in this thread or task."""
-    state = _latest.get()
+    """Return the labels of the request that an instrumentation, wrapped by :func:`raising`, is measuring."""
+    state = _measured.get()
     return state.labels if state else {}
 
 
@@ -114,7 +115,6 @@ class RequestEndMiddleware:
         """Handle a request. This method is the WSGI application."""
         # Stored before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
-        _latest.set(state)
         state.start_response = start_response
         finish = partial(self._finish, state, environ)
         try:
@@ -209,7 +209,7 @@ def raising(application: "WSGIApplication") -> "WSGIApplication":
     """Wrap a WSGI application, and raise the exceptions that :class:`RequestEndMiddleware` held back inside it.
 
     ``application`` contains the middleware, and an instrumentation around it, such as FlaskInstrumentor, which records
-    no duration for a request that raises an exception.
+    no duration for a request that raises an exception. Meanwhile, :func:`request_labels` returns the request's labels.
     """
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -219,7 +219,11 @@ def raising(application: "WSGIApplication") -> "WSGIApplication":
             state.start_response = None
             return (lambda _: None) if state.error else start_response(status, headers, *exc_info)
 
-        body = application(environ, start)
+        measured_outside = _measured.set(state)
+        try:
+            body = application(environ, start)
+        finally:
+            _measured.reset(measured_outside)
         if (error := state.error) is None:
             return body
         state.error = None  # the environment may belong to a request of another app, which catches the error

@@ -173,7 +173,6 @@ class TestHistograms:
             replace(EXPONENTIAL, max=nan),
             replace(EXPONENTIAL, sum=-inf),
         ],
-        ids=repr,
     )
     def test_contradictions(self, point: Any) -> None:
         """A histogram that contradicts itself is lost as ``invalid``; other points and other metrics arrive."""

@@ -130,6 +130,22 @@ def test_labels(app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetr
     assert cloudwatch.count(DURATION) == 4
 
 
+def test_labels_of_a_request_within_another(
+    app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
+) -> None:
+    """A request that a view sends to an app in this process leaves the labels of the view's own request unchanged."""
+
+    @app.get("/outer/<plan>")
+    def outer(plan: str) -> str:
+        reporter.label(plan=plan)
+        return app.test_client().get("/plan/inner").text
+
+    assert app.test_client().get("/outer/pro").text == "inner"
+    for route, plan in (("/plan/<plan>", "inner"), ("/outer/<plan>", "pro")):
+        dimensions = {"http.status_code": "200", "http.target": route, "plan": plan}
+        assert cloudwatch.count(DURATION, dimensions=dimensions) == 1
+
+
 def test_labels_are_bounded(app: Flask, cloudwatch: FakeCloudWatch) -> None:
     """If every request has a new label, memory and the number of metrics stay within the limit of ``max_metrics``."""
     app.config["CLOUDWATCH_MAX_METRICS"] = 12
