@@ -23,8 +23,8 @@ RATE_LIMITED_LOG: Final = "rate_limited_log"
 _PLACEHOLDER: Final = "…"
 _MESSAGE_POSITION: Final = {
     ("getLogger", "log"): 1,
-    ("RateLimitedLog", "log"): 2,
     ("RateLimitedLog", "warning"): 1,
+    ("RateLimitedLog", "error"): 1,
 }
 _LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 

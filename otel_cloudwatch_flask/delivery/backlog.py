@@ -307,8 +307,7 @@ class Backlog:
             self._forget(each)
         if lost := _datums(dropped):
             self._stats_recorder.lost(LossReason.BACKLOG_FULL, lost)
-            _each_minute.log(
-                logging.ERROR,
+            _each_minute.error(
                 "full",
                 "The backlog is full: the oldest %d data point(s) are lost. Fix the delivery problem logged earlier, "
                 "raise max_backlog_bytes, or set spool_directory.",

@@ -275,8 +275,7 @@ class Sender:
         )
         if expired := len(batch.datums) - len(timely):
             self._stats_recorder.lost(LossReason.EXPIRED, expired)
-            self._each_minute.log(
-                logging.ERROR,
+            self._each_minute.error(
                 "expired",
                 "%d data point(s) expired and are lost: CloudWatch does not accept data older than two weeks. Fix the "
                 "delivery problem logged earlier.",
@@ -341,8 +340,7 @@ class Sender:
 
     def _lose_refused(self, datum: Datum, message: str) -> None:
         self._stats_recorder.lost(LossReason.REFUSED)
-        self._each_minute.log(
-            logging.ERROR,
+        self._each_minute.error(
             "refused",
             "Lost a data point of %s: CloudWatch refused it. Other metrics are not affected. Fix the problem that "
             "CloudWatch reports, or drop the metric with a MetricRule. CloudWatch's response: %s",

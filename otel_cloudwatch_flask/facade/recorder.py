@@ -109,8 +109,7 @@ class Recorder:
             self._count()
         except Exception:  # noqa: BLE001  # the boundary to the SDK, whose record() raises for some finite numbers
             self._lost(LossReason.INVALID)
-            _each_minute.log(
-                logging.WARNING,
+            _each_minute.warning(
                 series.metric_name,
                 "Lost a measurement of %s (counted as invalid): OpenTelemetry did not accept %r. Fix the problem that "
                 "the traceback shows.",

@@ -144,8 +144,7 @@ class RequestEndMiddleware:
             if state.wants_flush:
                 self._flush(environ)
         except Exception:  # noqa: BLE001 - the boundary to the server: a response must not fail because of metrics
-            _each_minute.log(
-                logging.ERROR,
+            _each_minute.error(
                 "end",
                 "Recording or flushing metrics at the end of a request failed; the request's metrics may be lost, but "
                 "its response is not affected. Report a bug, and include the traceback.",

@@ -242,8 +242,7 @@ class CloudWatchMetricsReporter:
         try:
             self.init_app(app)
         except Exception as error:  # noqa: BLE001 - add_metric must not raise because of the environment
-            _once.log(
-                logging.ERROR,
+            _once.error(
                 "setup",
                 "Metrics are lost: a CloudWatchMetricsReporter without an app could not be set up. Correct the setting "
                 "named in this error: %s",

@@ -43,8 +43,7 @@ def _passes(check: Callable[[], object]) -> bool:
     try:
         return bool(check())
     except Exception:  # noqa: BLE001 - the boundary to the app's check
-        _each_minute.log(
-            logging.ERROR,
+        _each_minute.error(
             "check",
             "CLOUDWATCH_LIVE_PAGE_CHECK raised an exception, so the live page returns 404. Metrics are not affected. "
             "Fix the problem that the traceback shows.",

@@ -154,8 +154,7 @@ class Mapper:
                 error,
             )
         else:
-            self._each_minute.log(
-                logging.ERROR,
+            self._each_minute.error(
                 ("error", name),
                 "Lost a data point of %s: it could not be converted. Other data points are not affected. If your code "
                 "created the data point, fix that code. Otherwise, report a bug, and include the traceback.",

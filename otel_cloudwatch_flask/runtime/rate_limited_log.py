@@ -36,12 +36,15 @@ class RateLimitedLog:
         self._clock = clock
         self._last_logged: dict[Hashable, _LastLogged] = {}
 
-    def warning(self, key: Hashable, message: str, *arguments: object) -> None:
+    def warning(self, key: Hashable, message: str, *arguments: object, exc_info: bool = False) -> None:
         """Log a warning, unless a message with the same key was logged within the interval."""
-        self.log(logging.WARNING, key, message, *arguments)
+        self._log(logging.WARNING, key, message, arguments, exc_info=exc_info)
 
-    def log(self, level: int, key: Hashable, message: str, *arguments: object, exc_info: bool = False) -> None:
-        """Log a message at ``level``, unless the same key was logged within the interval."""
+    def error(self, key: Hashable, message: str, *arguments: object, exc_info: bool = False) -> None:
+        """Log an error, unless a message with the same key was logged within the interval."""
+        self._log(logging.ERROR, key, message, arguments, exc_info=exc_info)
+
+    def _log(self, level: int, key: Hashable, message: str, arguments: tuple[object, ...], *, exc_info: bool) -> None:
         suppressed = self._start_interval(key)
         if suppressed is None:
             return

@@ -376,8 +376,7 @@ class CloudWatchMetricExporter(MetricExporter):
             try:
                 watcher(batch)
             except Exception:  # noqa: BLE001, PERF203 - boundary: watchers; the delivery must not depend on them
-                _each_minute.log(
-                    logging.ERROR,
+                _each_minute.error(
                     "watcher",
                     "A callback passed to watch() failed; delivery is not affected. Fix the callback.",
                     exc_info=True,

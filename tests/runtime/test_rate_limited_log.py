@@ -51,6 +51,6 @@ def test_level_and_exception(caplog: pytest.LogCaptureFixture) -> None:
     try:
         int("why")
     except ValueError:
-        RateLimitedLog(logger).log(logging.ERROR, "key", "failed", exc_info=True)
+        RateLimitedLog(logger).error("key", "failed", exc_info=True)
     assert caplog.records[0].levelno == logging.ERROR
     assert "ValueError: invalid literal" in caplog.text
