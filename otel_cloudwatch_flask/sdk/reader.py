@@ -153,9 +153,10 @@ class CloudWatchMetricReader(SelectiveReader):
         """Request a flush and return immediately. Requests that are made before a flush begins share that flush."""
         # Without a lock, because every request of the app calls this. A redundant wake-up does no harm.
         if not self._is_requested:
-            self._is_requested = True
             self._ensure_started()
-            self._inbox.put(None)
+            if self.thread is not NO_THREAD:  # otherwise, the next request tries again to start the thread
+                self._is_requested = True
+                self._inbox.put(None)
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Send all measurements recorded before this call, and wait until CloudWatch accepts them.

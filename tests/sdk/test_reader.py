@@ -793,6 +793,19 @@ class TestWithoutAThread:
         join_all(in_threads(*[record_and_flush] * 8))
         assert cloudwatch.sum("orders") == 8
 
+    def test_it_starts_later(
+        self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each request tries again to start the thread, until that is possible."""
+        reading.counter.add(1)
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+            reading.reader.request_flush()
+        assert cloudwatch.requests == []
+        reading.reader.request_flush()
+        assert eventually(lambda: cloudwatch.sum("orders") == 1)
+        reading.reader.shutdown()
+
     def test_the_end(self, reading: Reading, cloudwatch: FakeCloudWatch) -> None:
         """Shutdown delivers the last measurements."""
         reading.counter.add(1)
