@@ -125,6 +125,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self.has_collected = False
         self._uncollected_measurements = 0  # number counted as lost by the shutdown
         self._collected_measurements = self._count_measurements()
+        self._ends_itself = False  # whether the reader's thread, not another, began the shutdown
         self._has_ended = False
         self._starting = threading.Lock()
         self.thread = self._collecting_thread = NO_THREAD
@@ -200,12 +201,13 @@ class CloudWatchMetricReader(SelectiveReader):
         self._inbox.put(None)
 
     def remove(self) -> None:
-        """Clean up after this reader has been abandoned and shut down. By default, there is nothing to clean up."""
+        """Clean up after a shutdown that the reader's thread began. By default, there is nothing to clean up."""
 
     def _begin_shutdown(self, deadline: float) -> bool:
-        """Let the reader's thread start the final flush, for which :meth:`_end_shutdown` waits.
+        """Let the reader's thread start the final flush. Returns whether :meth:`_end_shutdown` has to wait for it.
 
-        Returns ``False`` if a shutdown has already begun.
+        Returns ``False`` if a shutdown has already begun, or if this is the reader's thread, which cannot wait for
+        itself: a callback, the client or the garbage collector may call this. The thread then ends the shutdown.
         """
         if self._is_shut_down:
             return False
@@ -213,8 +215,8 @@ class CloudWatchMetricReader(SelectiveReader):
         _live_readers.discard(self)
         self.has_collected = False
         self._exporter.sender.expedite(is_ending=True)
-        is_elsewhere = threading.current_thread() is not self.thread
-        if is_elsewhere and self._has_thread() and self._exporter.sender.is_calling:
+        self._ends_itself = threading.current_thread() is self.thread
+        if not self._ends_itself and self._has_thread() and self._exporter.sender.is_calling:
             # The reader's thread is making a call, which may outlast the deadline. By then, the measurements have to be
             # on disk or counted as lost.
             self._collecting_thread = start_thread(
@@ -224,7 +226,7 @@ class CloudWatchMetricReader(SelectiveReader):
                 self.collect_now(deadline)
         self._exit_deadline = deadline
         self._inbox.put(None)
-        return True
+        return not self._ends_itself
 
     def _end_shutdown(self, deadline: float) -> None:
         """Wait until ``deadline`` for the final flush, or flush here if the thread does not run. Then close."""
@@ -239,7 +241,14 @@ class CloudWatchMetricReader(SelectiveReader):
     def _close(self) -> None:
         """Close the exporter. Measurements that the final flush did not collect are counted as lost."""
         if not self.has_collected:
-            self._count_uncollected()
+            self._uncollected_measurements = lost = self._count_measurements() - self._collected_measurements
+            self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, lost)
+            _logger.error(
+                "Metrics could not be collected before shutdown and are lost: %d measurements recorded with "
+                "add_metric, and any measurements from other instruments. Fix the observable callback that takes too "
+                "long, or the problem with collecting metrics that was logged earlier.",
+                lost,
+            )
         self._exporter.shutdown(timeout_millis=0.0)  # the thread has made the last attempt
 
     def _ensure_started(self) -> None:
@@ -274,17 +283,6 @@ class CloudWatchMetricReader(SelectiveReader):
         self._times_counted += 1
         return next(self._measurements) + 1 - self._times_counted
 
-    def _count_uncollected(self) -> None:
-        """Count as lost the measurements that the shutdown has not collected."""
-        self._uncollected_measurements = lost = self._count_measurements() - self._collected_measurements
-        self._exporter.stats_recorder.lost_measurements(LossReason.SHUTDOWN, lost)
-        _logger.error(
-            "Metrics could not be collected before shutdown and are lost: %d measurements recorded with add_metric, "
-            "and any measurements from other instruments. Fix the observable callback that takes too long, or the "
-            "problem with collecting metrics that was logged earlier.",
-            lost,
-        )
-
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any) -> None:  # noqa: ARG002 - the SDK's signature
         # If this collection arrives after the shutdown's deadline, its measurements have been counted as lost. Undo
         # that, because the exporter counts its datums as lost instead.
@@ -298,12 +296,12 @@ class CloudWatchMetricReader(SelectiveReader):
         self._inbox.put(waiter)
         # The thread may have ended before it saw the waiter, and would then never answer.
         if self._has_ended:
-            self._answer([], is_delivered=False)
+            self._refuse_late_flushes()
         return waiter.outcome()
 
     def _work(self) -> None:
         """Flush on request and at regular intervals until shutdown."""
-        earliest, is_delivered, is_last, ends_itself = -math.inf, True, False, False
+        earliest, is_delivered, is_last = -math.inf, True, False
         while not is_last:
             # With jitter, so that processes started together do not keep calling CloudWatch at the same moment.
             jitter_seconds = self._settings.export_interval_seconds * _random.uniform(0, 2 * _JITTER)
@@ -312,8 +310,9 @@ class CloudWatchMetricReader(SelectiveReader):
                 due = min(due, max(self._exporter.sender.retry_at, time.monotonic() + _MIN_FLUSH_SECONDS))
             waiters = self._next_waiters(earliest, due)
             if self._is_abandoned:
-                ends_itself = self._end_abandoned() or ends_itself
-            exit_deadline, is_last = self._exit_deadline, self._exit_deadline is not None
+                self._end_abandoned()
+            exit_deadline = self._exit_deadline
+            is_last = exit_deadline is not None
             begun, calls = time.monotonic(), self._exporter.stats_recorder.requests
             # The flush ends before the next collection, which is due even if the flush fails. A collection that is due
             # now belongs to this flush.
@@ -325,20 +324,22 @@ class CloudWatchMetricReader(SelectiveReader):
             has_called = self._exporter.stats_recorder.requests != calls
             longest = math.inf if has_called else _MIN_FLUSH_SECONDS
             earliest = begun + min(self._settings.flush_min_interval_seconds, longest)
-            self._has_ended = is_last
-            self._answer(waiters, is_delivered=is_delivered)
-        if ends_itself:
+            for each in waiters:
+                each.answer(is_delivered=is_delivered)
+        self._has_ended = True
+        self._refuse_late_flushes()
+        if self._ends_itself:
             self._close()
             self.remove()
 
-    def _end_abandoned(self) -> bool:
-        """Flush, then begin the shutdown. Returns ``False`` if the shutdown has already begun.
+    def _end_abandoned(self) -> None:
+        """Flush, then begin the shutdown, unless another thread has begun it.
 
         The flush comes first, because the process does not wait at exit for a reader whose shutdown has begun.
         """
         deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
         self._flush_now(deadline - EXIT_TIMEOUT_SECONDS / 2)
-        return self._begin_shutdown(deadline)
+        self._begin_shutdown(deadline)
 
     def _next_waiters(self, earliest: float, due: float) -> list[_Waiter]:
         """Wait until ``due``, or until ``earliest`` if a flush was requested. Returns the waiting ``flush`` calls.
@@ -368,11 +369,9 @@ class CloudWatchMetricReader(SelectiveReader):
                 waiters += self._receive(0.0)
         return waiters
 
-    def _answer(self, waiters: list[_Waiter], *, is_delivered: bool) -> None:
-        """Tell each waiter the outcome of the flush. After the final flush, also answer calls that came too late."""
-        for each in waiters:
-            each.answer(is_delivered=is_delivered)
-        for each in self._drain_inbox() if self._has_ended else []:
+    def _refuse_late_flushes(self) -> None:
+        """Answer the ``flush`` calls that came too late for the final flush."""
+        for each in self._drain_inbox():
             each.answer(is_delivered=False)
 
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:

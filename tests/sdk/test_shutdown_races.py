@@ -190,6 +190,33 @@ def test_a_signal_in_the_middle_of_a_call() -> None:
     assert (exporter.stats().datums_pending, exporter.stats().datums_lost) == (0, {"shutdown": 1})
 
 
+@pytest.mark.parametrize(("client", "sent", "lost"), [(FakeCloudWatch(), 1, {}), (Throttling(), 0, {"shutdown": 1})])
+def test_a_shutdown_in_the_readers_thread(client: Any, sent: int, lost: dict[str, int]) -> None:
+    """A callback, or an object that the garbage collector finalizes in the reader's thread, may shut down the reader.
+
+    The thread then makes the final flush and closes the exporter.
+    """
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=client), export_interval_seconds=1e6)
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("tests")
+    problems: list[BaseException] = []
+
+    def observe(_options: CallbackOptions) -> list[Observation]:
+        try:
+            reader.shutdown(timeout_millis=100)
+        except RuntimeError as error:
+            problems.append(error)
+        return []
+
+    meter.create_counter("orders").add(1)
+    meter.create_observable_gauge("level", [observe])
+    reader.request_flush()
+    join_all([reader.thread])
+    assert problems == []
+    assert reader.exporter.is_shut_down
+    stats = reader.exporter.stats()
+    assert (stats.datums_sent, stats.datums_lost) == (sent, lost)
+
+
 def test_a_shutdown_that_cannot_collect(caplog: pytest.LogCaptureFixture) -> None:
     """If a callback hangs, measurements that shutdown cannot collect are counted as lost and logged.
 
