@@ -58,6 +58,11 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
             "measurements since the last successful collection may be lost.",
             "Fix the cause that the traceback shows",
         ),
+        Remedy(
+            "Failed to flush metrics",
+            "Pending data points stay pending.",
+            "Fix the cause that the traceback shows",
+        ),
     ),
     "Metrics and dimensions": (
         Remedy("Lost a metric (counted as invalid): …", "Lost a metric", _INSERTED),

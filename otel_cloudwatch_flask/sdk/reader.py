@@ -319,7 +319,7 @@ class CloudWatchMetricReader(SelectiveReader):
             until_collection = (self._next_collection - begun) % self._settings.export_interval_seconds
             background_timeout = min(self._settings.export_timeout_seconds, max(until_collection, _MIN_FLUSH_SECONDS))
             deadline = max((each.deadline for each in waiters), default=begun + background_timeout)
-            is_delivered = self._flush_now(exit_deadline or deadline, is_last=is_last)
+            is_delivered = self._try_flush(exit_deadline or deadline, is_last=is_last)
             # A flush that had nothing to send costs no call, and delays the next one only to limit the CPU time.
             has_called = self._exporter.stats_recorder.requests != calls
             longest = math.inf if has_called else _MIN_FLUSH_SECONDS
@@ -338,7 +338,7 @@ class CloudWatchMetricReader(SelectiveReader):
         The flush comes first, because the process does not wait at exit for a reader whose shutdown has begun.
         """
         deadline = time.monotonic() + EXIT_TIMEOUT_SECONDS
-        self._flush_now(deadline - EXIT_TIMEOUT_SECONDS / 2)
+        self._try_flush(deadline - EXIT_TIMEOUT_SECONDS / 2)
         self._begin_shutdown(deadline)
 
     def _next_waiters(self, earliest: float, due: float) -> list[_Waiter]:
@@ -374,6 +374,17 @@ class CloudWatchMetricReader(SelectiveReader):
         for each in self._drain_inbox():
             each.answer(is_delivered=False)
 
+    def _try_flush(self, deadline: float, *, is_last: bool = False) -> bool:
+        """Flush in the reader's thread. If that fails, log the exception and return ``False``."""
+        try:
+            return self._flush_now(deadline, is_last=is_last)
+        except BaseException:  # boundary: callbacks and the client may raise even SystemExit; the thread must not end
+            _logger.exception(
+                "Failed to flush metrics; the next flush tries again. Fix the cause that the traceback shows. If it is "
+                "not in your code, report a bug."
+            )
+            return False
+
     def _flush_now(self, deadline: float, *, is_last: bool = False) -> bool:
         """Flush in this thread, and return whether everything was collected and delivered.
 
@@ -398,11 +409,7 @@ class CloudWatchMetricReader(SelectiveReader):
             if is_registered(self):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
             self._collected_measurements, self.has_collected = measurements, True
-        except BaseException as error:  # boundary: callbacks and views of the program
-            # In a calling thread, SystemExit may come from a signal handler and must propagate. In the reader's thread,
-            # it must not end the thread.
-            if not isinstance(error, Exception) and threading.current_thread() is not self.thread:
-                raise
+        except Exception:  # boundary: callbacks and views of the program
             _logger.exception(
                 "Failed to collect metrics; the next collection tries again. Fix the cause that the traceback shows, "
                 "such as an observable callback that takes too long."
