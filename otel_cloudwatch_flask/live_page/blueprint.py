@@ -19,6 +19,7 @@ from otel_cloudwatch_flask.live_page.messages import MESSAGES
 from otel_cloudwatch_flask.live_page.observations import observation_of
 from otel_cloudwatch_flask.live_page.page_data import page_document
 from otel_cloudwatch_flask.model.rules import Rules
+from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter
 
 _NAME: Final = "cloudwatch_live_page"
@@ -63,9 +64,15 @@ class LivePage:
 
     def __init__(self, settings: Settings, exporter: CloudWatchMetricExporter | None) -> None:
         self._settings = settings
-        self._exporter = exporter
-        self._rules = Rules(exporter.settings.rules if exporter else ())
-        self._observation = None if exporter is None else observation_of(exporter)
+        self._views: dict[str, Callable[[], Response]] = {
+            "": self._page,
+            "data.json": partial(_json, {"enabled": False}),
+            **{name: partial(_asset, name) for name in _ASSETS},
+        }
+        if exporter is not None:
+            observation, rules = observation_of(exporter), Rules(exporter.settings.rules)
+            self._views["data.json"] = partial(self._data, exporter, observation, rules)
+            self._views["series.json"] = partial(_series, exporter, observation)
 
     def blueprint(self) -> Blueprint:
         """Return the blueprint that serves the page, its data and its assets."""
@@ -95,50 +102,37 @@ class LivePage:
             abort(404)
         # Polling the page must not cause flushes, which are billed.
         disable_flush(request.environ)
-        view = self._view_of(resource)
-        if view is None:
-            abort(404)
+        view = self._views.get(resource) or abort(404)
         response = view()
         response.headers.update(_HEADERS)
         return response
-
-    def _view_of(self, resource: str) -> Callable[[], Response] | None:
-        if resource in _ASSETS:
-            return partial(_asset, resource)
-        own = {"": self._page, "data.json": self._data, "series.json": self._series}
-        return own.get(resource)
 
     def _page(self) -> Response:
         root = request.script_root + self._settings.live_page_path
         html = _read("page.html").decode().replace("{{root}}", escape(root))
         return Response(html, mimetype="text/html")
 
-    def _data(self) -> Response:
-        if self._exporter is None or self._observation is None:
-            return _json({"enabled": False})
+    def _data(self, exporter: CloudWatchMetricExporter, observation: Observation, rules: Rules) -> Response:
         begun = time.perf_counter()
-        known = dict(each.rpartition(":")[::2] for each in request.args.get("known", "").split(","))
-        observed = self._observation.changes(known)
-        document = page_document(
-            observed, self._settings, self._exporter, self._rules, MESSAGES.documents(), is_debug=current_app.debug
-        )
+        # The page sends the latest sequence number of each process. The next request may reach any of them.
+        observed = observation.changes(since=request.args.get(observation.instance, 0, type=int))
+        messages = MESSAGES.documents()
+        document = page_document(observed, self._settings, exporter, rules, messages, is_debug=current_app.debug)
         # Doubled, because encoding the document takes about as long as computing it. The page polls less often if this
         # number is high.
         return _json({"enabled": True, **document, "work_seconds": 2 * (time.perf_counter() - begun)})
 
-    def _series(self) -> Response:
-        """Return the requested series, or only this process's instance ID if the series is unknown here.
 
-        Series IDs are specific to a process, and the next request may reach another process.
-        """
-        number = request.args.get("id", -1, type=int)
-        if self._exporter is None or self._observation is None:
-            abort(404)
-        try:
-            series = self._observation.series(number)
-            return _json({**series, "kind": self._exporter.kind_of(series["metric_name"])})
-        except LookupError:
-            return _json({"instance": self._observation.instance})
+def _series(exporter: CloudWatchMetricExporter, observation: Observation) -> Response:
+    """Return the requested series, or only this process's instance ID if the series is unknown here.
+
+    Series IDs are specific to a process, and the next request may reach another process.
+    """
+    try:
+        series = observation.series(request.args.get("id", -1, type=int))
+    except LookupError:
+        return _json({"instance": observation.instance})
+    return _json({**series, "kind": exporter.kind_of(series["metric_name"])})
 
 
 def _json(document: Mapping[str, Any]) -> Response:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 from otel_cloudwatch_flask.delivery.batch import Batch, members_of
@@ -164,17 +163,15 @@ class Observation:
             series = [{**each.document(), "last_datum": members_of(each.last_datums[-1])} for each in self._in_order()]
             return {**self._totals(), "series": series}
 
-    def changes(self, known: Mapping[str, str | int] = MappingProxyType({})) -> dict[str, Any]:
+    def changes(self, since: int = 0) -> dict[str, Any]:
         """Return the totals, and a summary of each series that has changed since an earlier call.
 
         The ``flushes`` of a summary hold the time, sum and sample count of the latest datums since that call, at most
         30.
 
-        :param known: Maps the ``instance`` of each process to the ``sequence`` returned by the latest call in that
-            process. Default: all series are returned.
+        :param since: The ``sequence`` that the earlier call returned. Default: all series are returned.
         """
         with self._lock:
-            since = _whole_number(known.get(self.instance, 0))
             series = [each.summary(since=since) for each in self._in_order() if each.changed > since]
             return {**self._totals(), "since": since, "series": series}
 
@@ -258,11 +255,3 @@ def _flush_document(flush: bytes) -> dict[str, float | None]:
     """Unpack the figures of one datum. Unknown percentiles are ``None``."""
     _, *named = zip(_FLUSH_MEMBERS, _FLUSH.unpack(flush), strict=True)
     return {name: None if math.isnan(figure) else figure for name, figure in named}
-
-
-def _whole_number(text: str | int) -> int:
-    # The text is from a URL. With an invalid number, all series are returned.
-    try:
-        return int(text)
-    except ValueError:
-        return 0

@@ -7,6 +7,7 @@ from urllib.request import urlopen
 import pytest
 
 from otel_cloudwatch_flask import MetricRule
+from otel_cloudwatch_flask.live_page.blueprint import LivePage
 from otel_cloudwatch_flask.live_page.observations import observation_of
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from tests.live_page.browser import DESK, HOSTILE, PHONE, SERIES, Page, Site
@@ -242,7 +243,8 @@ def test_metrics_that_are_disabled_at_a_restart(page: Page, site: Site) -> None:
     sentences = "new MutationObserver(() => (window.sentences ??= []).push(sentence.textContent))"
     page.driver.execute_script(f"{sentences}.observe(sentence, {{ childList: true }})")
     live_page: Any = site.app.view_functions["cloudwatch_live_page.page"]
-    live_page.__self__._exporter = None
+    served = live_page.__self__
+    served._views = LivePage(served._settings, exporter=None)._views
     page.wait("window.sentences")
     polls = "performance.getEntriesByType('resource').filter((each) => each.name.includes('data.json')).length"
     page.wait(f"{polls} > {page.run(polls)}")

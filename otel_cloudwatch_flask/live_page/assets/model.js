@@ -76,8 +76,8 @@ export class Processes {
 
   // Poll once; resolves to the IDs of the chosen process's series that changed, or to null if metrics are disabled.
   async poll() {
-    const known = [...this.models].map(([instance, model]) => `${instance}:${model.document.sequence}`).join(",");
-    const data = await this.fetch(`data.json?known=${encodeURIComponent(known)}`);
+    const known = [...this.models].map(([instance, model]) => [instance, model.document.sequence]);
+    const data = await this.fetch(`data.json?${new URLSearchParams(known)}`);
     this.workSeconds = data.work_seconds ?? 0;
     if (!data.enabled) return null;
     const model = this.models.get(data.instance) ?? new Model();
