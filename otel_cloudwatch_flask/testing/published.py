@@ -139,7 +139,7 @@ class PublishedMetrics:
         wanted = set(dimensions_of(_merged(dimensions, pair)))
         every, found = self.accepted, PublishedMetrics()
         found._accepted = [each for each in every if wanted.issubset(each.metric.dimensions)]
-        found._names_elsewhere = {each.metric.name for each in every}
+        found._names_elsewhere = {*self._names_elsewhere, *(each.metric.name for each in every)}
         found._is_strict = self._is_strict
         return found
 

@@ -126,6 +126,7 @@ def test_misspelt_names(project: pytest.Pytester) -> None:
                 assert look_up("RequestCont", default=0) == 0
                 assert look_up("RequestCount", ResourceName="Cart") == 0
                 assert look_up("RenderTime", namespace="Elsewhere") == 0
+                assert metrics.where(ResourceName="Cart").where(Page="1").count("RequestCount") == 0
         """
     )
     run(project).assert_outcomes(passed=3)
