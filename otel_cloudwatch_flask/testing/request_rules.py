@@ -10,6 +10,7 @@ everything, so :class:`otel_cloudwatch_flask.testing.fake.FakeCloudWatch` and
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -59,6 +60,8 @@ def validation_error(
 def unix_time(timestamp: Any) -> float | None:
     """Convert a timestamp to Unix seconds, or return ``None`` if it is invalid. Naive times are UTC, as in botocore.
 
+    NaN and infinity are invalid.
+
     >>> unix_time("1970-01-01T00:01:00Z")
     60.0
     """
@@ -67,9 +70,10 @@ def unix_time(timestamp: Any) -> float | None:
             timestamp = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
         if isinstance(timestamp, datetime):
             return (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=timezone.utc)).timestamp()
-        return None if isinstance(timestamp, bool) else float(timestamp)
+        seconds = math.nan if isinstance(timestamp, bool) else float(timestamp)
     except (ValueError, TypeError, OverflowError):
         return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def datums_of(request: Mapping[str, Any]) -> Iterator[Any]:
@@ -238,7 +242,7 @@ def _resolution_errors(where: str, resolution: object) -> Iterator[ValidationErr
 
 def _timestamp_errors(where: str, timestamp: object, *, now: float) -> Iterator[ValidationError]:
     moment = unix_time(timestamp)
-    if moment is None or moment != moment:  # noqa: PLR0124 - NaN is the only number that differs from itself
+    if moment is None:
         yield _invalid(where, timestamp)
     elif moment < now - limits.MAX_AGE_SECONDS:
         yield _must(where, "specify a time within the past two weeks")

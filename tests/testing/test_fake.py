@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from datetime import datetime, timezone
+from decimal import Decimal
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +144,14 @@ def test_what_was_sent(cloudwatch: FakeCloudWatch) -> None:
     assert cloudwatch.datums[-1] == datum("Late", 1)
     cloudwatch.clear()
     assert (len(cloudwatch.requests), len(cloudwatch.datums), len(cloudwatch.metrics())) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity"])
+def test_decimals_that_are_no_numbers(text: str) -> None:
+    """Boto3 accepts decimals, even if they are no numbers, so the fake rejects them as CloudWatch does."""
+    fake = FakeCloudWatch()
+    with pytest.raises(ClientError, match=r"parameter MetricData\.member\.1\.Value is invalid"):
+        fake.put_metric_data(Namespace="Shop", MetricData=[{"MetricName": "Orders", "Value": Decimal(text)}])
 
 
 def test_datums_of_entities() -> None:

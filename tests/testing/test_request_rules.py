@@ -129,6 +129,7 @@ DATUM_FAULTS: dict[str, tuple[object, str, str]] = {
     "too new": (datum(Timestamp=NOW + 7201), VALUE, "Timestamp must specify a time no more than two hours"),
     "milliseconds": (datum(Timestamp=NOW * 1000), VALUE, "Timestamp must specify"),
     "no time": (datum(Timestamp=math.nan), VALUE, "Timestamp is invalid"),
+    "endless time": (datum(Timestamp=math.inf), VALUE, "Timestamp is invalid"),
     "time not readable": (datum(Timestamp="yesterday"), VALUE, "The value yesterday for parameter"),
     "time a bool": (datum(Timestamp=True), VALUE, "Timestamp is invalid"),
     "31 dimensions": (datum(Dimensions=dimensions(31)), VALUE, "Dimensions must not have a size greater than 30"),
