@@ -90,17 +90,12 @@ class CloudWatchApplication:
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._traffic = Traffic()
+        self.traffic = Traffic()
+        """The traffic since this object was created."""
         self._validation_errors: deque[ValidationError] = deque(maxlen=_MAX_ERRORS_KEPT)
         self._faults: deque[Fault] = deque()
         self.stream = EmfStream(self._put_line, refuse=self._refuse)
         """A text stream that publishes the EMF lines written to it, such as the output of a child process."""
-
-    @property
-    def traffic(self) -> Traffic:
-        """The traffic since this object was created."""
-        with self._lock:
-            return self._traffic
 
     @property
     def validation_errors(self) -> list[ValidationError]:
@@ -176,8 +171,8 @@ class CloudWatchApplication:
 
     def _count(self, **more: int) -> None:
         with self._lock:
-            figures = {name: getattr(self._traffic, name) + number for name, number in more.items()}
-            self._traffic = replace(self._traffic, **figures)
+            figures = {name: getattr(self.traffic, name) + number for name, number in more.items()}
+            self.traffic = replace(self.traffic, **figures)
 
 
 def _failure(fault: Fault, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -23,17 +23,22 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
     contain negative values, or statistic sets whose minimum and maximum differ. Raises :class:`ValidationError` if the
     parameters are invalid.
     """
-    _check(parameters)
-    period, statistics = int(parameters["Period"]), parameters.get("Statistics")
+    _check_statistics(parameters)
+    start, end = _time_range(parameters)
+    period, statistics = parameters["Period"], parameters.get("Statistics")
+    identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
     tallies: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
-    for datum in filter(_filter(parameters), accepted):
-        tallies[datum.unix_time - datum.unix_time % period, datum.metric.unit].add(datum.content)
+    for datum in accepted:
+        unit = datum.metric.unit
+        is_wanted = datum.metric.identity == identity and parameters.get("Unit") in (None, unit)
+        if is_wanted and start <= datum.unix_time < end:
+            tallies[datum.unix_time - datum.unix_time % period, unit].add(datum.content)
     points = []
-    for start, unit in sorted(tallies):
-        found = {name: tallies[start, unit].statistic(name) for name in statistics or parameters["ExtendedStatistics"]}
+    for time, unit in sorted(tallies):
+        found = {name: tallies[time, unit].statistic(name) for name in statistics or parameters["ExtendedStatistics"]}
         if None not in found.values():
             members = found if statistics else {"ExtendedStatistics": found}
-            points.append({"Timestamp": datetime.fromtimestamp(start, timezone.utc), "Unit": unit, **members})
+            points.append({"Timestamp": datetime.fromtimestamp(time, timezone.utc), "Unit": unit, **members})
     return {"Label": parameters["MetricName"], "Datapoints": points}
 
 
@@ -80,8 +85,8 @@ def list_metrics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any
     return {"Metrics": listed, **more}
 
 
-def _check(parameters: Mapping[str, Any]) -> None:
-    """Raise :class:`ValidationError` for errors that boto3 does not detect before it sends a query."""
+def _check_statistics(parameters: Mapping[str, Any]) -> None:
+    """Raise :class:`ValidationError` unless a query has statistics of one kind that are supported."""
     statistics, percentiles = parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or []
     if bool(statistics) == bool(percentiles):
         message = "Must specify either Statistics or ExtendedStatistics, but not both."
@@ -89,27 +94,18 @@ def _check(parameters: Mapping[str, Any]) -> None:
     if not all([*map(_STATISTIC.fullmatch, statistics), *map(_PERCENTILE.fullmatch, percentiles)]):
         message = f"One of the statistics {', '.join([*statistics, *percentiles])} is not supported here."
         raise ValidationError("InvalidParameterValue", message)
-    start, end = map(unix_time, (parameters["StartTime"], parameters["EndTime"]))
+
+
+def _time_range(parameters: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the start and the end of a query's time range. Raises :class:`ValidationError` if they are invalid.
+
+    As in CloudWatch, the start is rounded down to the minute, or to the period if that is shorter.
+    """
+    start, end = unix_time(parameters["StartTime"]), unix_time(parameters["EndTime"])
     if start is None or end is None or start >= end:
         message = "The parameter StartTime must be less than the parameter EndTime."
         raise ValidationError("InvalidParameterValue", message)
-
-
-def _filter(parameters: Mapping[str, Any]) -> Callable[[AcceptedDatum], bool]:
-    """Return a predicate that selects the metric's datums in the time range, and with the given unit, if any.
-
-    As in CloudWatch, the start of the range is rounded down to the minute, or to the period if that is shorter.
-    """
-    identity = (parameters["Namespace"], parameters["MetricName"], dimensions_of(parameters.get("Dimensions")))
-    unit = parameters.get("Unit")
-    start, end = (unix_time(parameters[name]) or 0.0 for name in ("StartTime", "EndTime"))
-    start -= start % min(parameters["Period"], 60)
-
-    def matches(datum: AcceptedDatum) -> bool:
-        metric = datum.metric
-        return metric.identity == identity and unit in (None, metric.unit) and start <= datum.unix_time < end
-
-    return matches
+    return start - start % min(parameters["Period"], 60), end
 
 
 def _is_listed(metric: PublishedMetric, parameters: Mapping[str, Any]) -> bool:
