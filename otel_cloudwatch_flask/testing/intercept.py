@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
 __all__ = ["InterceptedCloudWatch", "intercepted_cloudwatch"]
 
-FLUSH_TIMEOUT_SECONDS: Final = 10.0
+_FLUSH_TIMEOUT_SECONDS: Final = 10.0
 _MANY_READERS: Final = 4
 """If reporters have more readers than this, garbage is collected to find the readers of deleted apps."""
 
@@ -35,12 +35,8 @@ class InterceptedCloudWatch(FakeCloudWatch):
         # Exporters outlive tests, and their statistics are never reset.
         self._stats_before = {exporter: exporter.stats() for exporter in live_exporters()}
 
-    def flush(self, timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-        """Flush every reporter and ``CloudWatchMetricReader`` in the process. Returns whether all succeeded in time."""
-        return flush_process(timeout_seconds)
-
     def _refresh(self) -> None:
-        self.flush()
+        _flush_process()
 
     def report(self) -> str:
         """Describe the published metrics, at most 50, and all problems, and say why metrics may be missing."""
@@ -83,7 +79,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     """
     _redirect(_discard)
     _shut_down_orphaned_readers()
-    flush_process()
+    _flush_process()
     cloudwatch = InterceptedCloudWatch()
     # Exporters that are created inside the block must also get the fake when they create their clients.
     client_substitutes.append(lambda: _Client(cloudwatch.put_metric_data))
@@ -95,19 +91,19 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
         # The final flush must not fail because of errors that the test left queued.
         cloudwatch.heal()
         try:
-            flush_process()
+            _flush_process()
         finally:
             _redirect(_discard)
             client_substitutes.pop()
             stream_substitutes.pop()
 
 
-def flush_process(timeout_seconds: float = FLUSH_TIMEOUT_SECONDS) -> bool:
-    """Flush every CloudWatch reader in the process. Returns whether all flushes succeeded in time."""
-    deadline = time.monotonic() + timeout_seconds
+def _flush_process() -> None:
+    """Flush every reporter and ``CloudWatchMetricReader`` in the process."""
+    deadline = time.monotonic() + _FLUSH_TIMEOUT_SECONDS
     drain_current_buffer()
-    flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in live_readers()]
-    return all(flushed)
+    for reader in live_readers():
+        reader.flush(timeout_seconds=seconds_until(deadline))
 
 
 def _redirect(put_metric_data: Callable[..., object]) -> None:
