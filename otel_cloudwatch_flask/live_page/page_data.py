@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, Final
 
 from otel_cloudwatch_flask.config import Settings
@@ -103,12 +103,9 @@ def delivery(stats: DeliveryStats, observed: Mapping[str, Any], *, now: float) -
 
 def rule_document(rule: MetricRule) -> dict[str, Any]:
     """Return the pattern of a rule, and the other fields of the rule that differ from the defaults."""
-    default = MetricRule(match=rule.match)
-    given = {each.name: getattr(rule, each.name) for each in fields(rule)}
-    return {
-        "match": rule.match,
-        "fields": {name: value for name, value in given.items() if value != getattr(default, name)},
-    }
+    default = asdict(MetricRule(rule.match))
+    differing = {name: value for name, value in asdict(rule).items() if value != default[name]}
+    return {"match": rule.match, "fields": differing}
 
 
 def settings_document(settings: Settings, exporter: CloudWatchMetricExporter) -> dict[str, Any]:

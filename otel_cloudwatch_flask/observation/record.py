@@ -192,12 +192,10 @@ class Observation:
 
     def _totals(self) -> dict[str, Any]:
         now = self._clock()
-        namespaces = list(dict.fromkeys(namespace for namespace, _ in self._series))
         return {
             "instance": self.instance,
             "sequence": self._sequence,
-            "namespace": namespaces[0] if namespaces else None,
-            "namespaces": namespaces,
+            "namespaces": list(dict.fromkeys(namespace for namespace, _ in self._series)),
             "started": self._started,
             "seconds": max(now - self._started, 0.0),
             **self._accepted,

@@ -123,7 +123,7 @@ def test_the_document() -> None:
     first, second = Distribution.of([(12.5, 1)]), Distribution.of([(10, 3), (20.5, 1)])
     observation = observed(sent((LATENCY, first)), sent((LATENCY, second), at=NOW + 1))
     document = json.loads(json.dumps(observation.document()))
-    assert document["namespace"] == "Shop"
+    assert document["namespaces"] == ["Shop"]
     assert (document["requests"], document["datums"], document["started"]) == (2, 2, NOW)
     assert document["bytes"] == sum(batch.size_bytes for each in (first, second) for batch in sent((LATENCY, each)))
     (each,) = document["series"]
