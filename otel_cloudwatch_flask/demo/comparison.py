@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias
 from otel_cloudwatch_flask.histograms.values_counts import MAX_BUCKETS
 from otel_cloudwatch_flask.model.datum import Series
 from otel_cloudwatch_flask.observation.tally import percentiles
+from otel_cloudwatch_flask.testing.published import dimensions_of
 
 Figure: TypeAlias = Literal["samples", "sum", "min", "max", "p50", "p90", "p99"]
 Figures: TypeAlias = Mapping[Figure, float | None]
@@ -26,7 +27,7 @@ _FINEST_SCALE, _COARSEST_SCALE = 20, -10
 
 def series_of(name: str, unit: str = "None", /, **dimensions: object) -> Series:
     """Return a series whose dimensions are the keyword arguments."""
-    return Series(name, tuple(sorted((key, str(value)) for key, value in dimensions.items())), unit)
+    return Series(name, dimensions_of(dimensions), unit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ UNICODE: Final = Signs("✓", "✗", "≥", "≤")
 ASCII: Final = Signs("+", "!", ">", "<")
 
 _COUNTED_BY: Final = "    counted by"
+_NOT_EXPECTED: Final = Expectation("not expected")
 
 
 class ComparisonTable:
@@ -33,8 +34,8 @@ class ComparisonTable:
     def __init__(self, comparisons: Sequence[Comparison], width: int, signs: Signs) -> None:
         self._comparisons = comparisons
         self._signs = signs
-        rows = [FIGURES, *(_cells(each.found) for each in comparisons)]
-        rows += [self._counted_cells(each.expectation) for each in comparisons]
+        rows = [FIGURES, *(_cells(each.found or {}) for each in comparisons)]
+        rows += [self._counted_cells(each.expectation or _NOT_EXPECTED) for each in comparisons]
         self._widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         longest = max((len(_label(each, [*dict(each.series.dimensions)])) for each in comparisons), default=0)
         self._width = width - len(" ✓")
@@ -62,24 +63,22 @@ class ComparisonTable:
             yield Text(label)
             label = ""
         sign = (self._signs.mismatch, "bold red") if comparison.differences else (self._signs.match, "bold green")
-        yield self._line(label, _cells(comparison.found)).append(" ").append(*sign)
-        counted_by = comparison.expectation.counted_by if comparison.expectation else "not expected"
-        yield self._line(f"    {counted_by}", self._counted_cells(comparison.expectation), "dim")
+        yield self._line(label, _cells(comparison.found or {})).append(" ").append(*sign)
+        expectation = comparison.expectation or _NOT_EXPECTED
+        yield self._line(f"    {expectation.counted_by}", self._counted_cells(expectation), "dim")
 
     def _line(self, label: str, cells: Sequence[str], style: str = "") -> Text:
         padded = map(str.rjust, cells, self._widths)
         return Text(truncated(" ".join([label.ljust(self._label_width), *padded]), self._width), style)
 
-    def _counted_cells(self, expectation: Expectation | None) -> Sequence[str]:
-        if expectation is None:
-            return _cells(None)
+    def _counted_cells(self, expectation: Expectation) -> Sequence[str]:
         signs = {"min": self._signs.at_least, "max": self._signs.at_most}
         limits = {name: signs[name] + number(limit) for name, limit in expectation.limits.items()}
         return [limits.get(name, number(expectation.figures.get(name))) for name in FIGURES]
 
 
-def _cells(figures: Figures | None) -> Sequence[str]:
-    return [number((figures or {}).get(name)) for name in FIGURES]
+def _cells(figures: Figures) -> Sequence[str]:
+    return [number(figures.get(name)) for name in FIGURES]
 
 
 def _label(comparison: Comparison, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_cloudwatch_flask.demo.comparison import PERCENTILES, Figure, Figures
 from otel_cloudwatch_flask.model.datum import Series
+from otel_cloudwatch_flask.testing.published import dimensions_of
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -68,9 +69,4 @@ def _figures_by_series(
     for point in cast("list[dict[str, Any]]", statistics):
         figures: dict[Figure, float | None] = {figure: point[name] for name, figure in _FIGURE_NAMES.items()}
         figures.update(cast("dict[Figure, float | None]", by_unit.get(point["Unit"], {})))
-        yield _series(metric, point["Unit"]), figures
-
-
-def _series(metric: Mapping[str, Any], unit: str) -> Series:
-    dimensions = sorted((dimension["Name"], dimension["Value"]) for dimension in metric["Dimensions"])
-    return Series(metric["MetricName"], tuple(dimensions), unit)
+        yield Series(metric["MetricName"], dimensions_of(metric["Dimensions"]), point["Unit"]), figures
