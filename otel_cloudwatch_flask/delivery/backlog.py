@@ -37,6 +37,11 @@ class _Entry:
         """The size that counts toward the backlog's limit. It is zero if the batch is only on disk."""
         return 0 if self.batch is None else self.batch.size_bytes
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether this is part of a refused batch. A batch that is only on disk does not count as one."""
+        return self.batch is not None and self.batch.is_suspect
+
 
 class Backlog:
     """A bounded queue of batches. Thread-safe, but only one thread at a time may send.
@@ -68,7 +73,6 @@ class Backlog:
         a signal handler may interrupt merging and send.
         """
         self._waiting: deque[_Entry] = deque()
-        self._deferred: list[_Entry] = []
         self._in_flight: _Entry | None = None
         self._reported_at_close: _Entry | None = None
         """The batch in flight that :meth:`close` has already logged. A second call does not log it again."""
@@ -143,17 +147,19 @@ class Backlog:
             self._push(found, in_front=True)
         return self._adoption is not None
 
-    def check_out(self) -> Batch | None:
+    def check_out(self, *, skips_suspects: bool = False) -> Batch | None:
         """Take the oldest batch off the queue for sending. The caller must then report the outcome to :meth:`settle`.
 
-        Returns ``None`` if no batch is queued, if the oldest one cannot be read from disk at the moment, or if another
-        thread takes long to merge batches.
+        If ``skips_suspects`` is true, parts of refused batches stay in the queue.
+
+        Returns ``None`` if no such batch is queued, if the oldest one cannot be read from disk at the moment, or if
+        another thread takes long to merge batches.
         """
         if not self._merging.acquire(timeout=_LONGEST_WAIT_SECONDS):
             return None
         try:
             with self._lock:
-                self._in_flight = self._waiting.popleft() if self._waiting else None
+                self._in_flight = self._take_oldest(skips_suspects=skips_suspects)
         finally:
             self._merging.release()
         if self._in_flight is None:
@@ -175,15 +181,15 @@ class Backlog:
                     self._in_flight = None
         return batch
 
-    def settle(self, remaining: Iterable[Batch] = (), *, deferred: bool = False) -> None:
+    def settle(self, remaining: Iterable[Batch] = ()) -> None:
         """Record the outcome of the batch in flight, and put its unsent parts (``remaining``) back at the front.
 
-        If ``deferred`` is true, the batch is not checked out again until :meth:`resume` is called.
+        Parts without datums are dropped.
         """
         settled = self._in_flight
         if settled is None:
             return
-        parts = tuple(remaining)
+        parts = [part for part in remaining if part.datums]
         # An unchanged batch keeps its file, so that retries during an outage do not rewrite it.
         is_unchanged = len(parts) == 1 and parts[0] is settled.batch
         again = [settled] if is_unchanged else [self._spooled(part) for part in parts]
@@ -194,16 +200,8 @@ class Backlog:
             self._count(settled, sign=-1)
             self._in_flight = None
             self._push(again, in_front=True)
-            if deferred:
-                self._deferred.append(self._waiting.popleft())
             if again:
                 _forget_encodings(self._waiting)
-
-    def resume(self) -> None:
-        """Put the deferred batches back at the front of the queue."""
-        if self._deferred:
-            with self._merging, self._lock:
-                self._resume()
 
     def close(self) -> None:
         """Count as lost the queued batches that are only in memory. The next process sends the batches on disk.
@@ -211,7 +209,6 @@ class Backlog:
         A batch in flight stays pending. Call this again if that batch is requeued, or if a batch is added.
         """
         with self._lock:
-            self._resume()
             lost = _datums(each for each in self._waiting if each.file is None)
             spooled = _datums(self._waiting) - lost
             unanswered = None if self._in_flight is self._reported_at_close else self._in_flight
@@ -314,9 +311,12 @@ class Backlog:
                 lost,
             )
 
-    def _resume(self) -> None:
-        self._waiting.extendleft(reversed(self._deferred))
-        self._deferred.clear()
+    def _take_oldest(self, *, skips_suspects: bool) -> _Entry | None:
+        for index, waiting in enumerate(self._waiting):
+            if not (skips_suspects and waiting.is_suspect):
+                del self._waiting[index]
+                return waiting
+        return None
 
     def _push(self, added: Iterable[_Entry], *, in_front: bool = False) -> None:
         items = list(added)

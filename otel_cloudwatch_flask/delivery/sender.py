@@ -32,7 +32,6 @@ _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 """The upper bound for ``Retry-After``. A proxy may send any value, and the backlog cannot grow forever."""
 _MAX_LOST_RESPONSES: Final = 3
 """The number of lost responses after which the longest backoff applies, because each retry may store a duplicate."""
-_LOG_SECONDS: Final = 60.0
 
 _MAX_BISECTION_CALLS: Final = 50
 """Maximum number of bisection calls within ``_BISECTION_SECONDS``. One refused request could cause 2,000 calls."""
@@ -81,9 +80,8 @@ class Sender:
         """The reason that the latest call failed, or ``None`` if it succeeded."""
         self._make_put = make_put
         self._on_accepted = on_accepted
-        self._put: Put | None = None
-        self._renewals = 0
-        """How often the client has been discarded because it was replaced."""
+        self._puts: list[Put] = []
+        """The function that sends with the current client, or no item if the next call has to create the client."""
         self._backlog = backlog
         self._stats_recorder = stats_recorder
         self._clock = clock
@@ -103,7 +101,7 @@ class Sender:
         self._bisection_period_end = -math.inf
         self._refused_series: dict[Series, tuple[float, str]] = {}
         """The series of which CloudWatch has refused a datum: until when they count as refused, and its message."""
-        self._each_minute = RateLimitedLog(_logger, interval_seconds=_LOG_SECONDS, clock=clock)
+        self._each_minute = RateLimitedLog(_logger, interval_seconds=60.0, clock=clock)
         self._once_an_outage = RateLimitedLog(_logger)
 
     @property
@@ -126,8 +124,7 @@ class Sender:
 
     def renew_client(self) -> None:
         """Discard the client and the backoff, so that the next call uses a new client and can be made immediately."""
-        self._renewals += 1
-        self._put = None
+        self._puts = []
         self._failures = 0
         self.expedite()
 
@@ -138,19 +135,16 @@ class Sender:
         :param is_last: whether this is the exporter's last delivery. The last delivery ignores the limit on bisection
             calls, and does not wait for credentials or a Region, which only an operator can provide.
         """
-        try:
-            while self._backlog.datums:
-                if not self._wait_for_retry(deadline, is_last=is_last):
+        while self._backlog.datums:
+            if not self._wait_for_retry(deadline, is_last=is_last):
+                return False
+            # Set before _is_ending is read, because a shutdown sets _is_ending before it reads is_calling.
+            self.is_calling = True
+            try:
+                if (self._is_ending and not is_last) or not self._send_oldest(is_last=is_last):
                     return False
-                # Set before _is_ending is read, because a shutdown sets _is_ending before it reads is_calling.
-                self.is_calling = True
-                try:
-                    if (self._is_ending and not is_last) or not self._send_oldest(is_last=is_last):
-                        return False
-                finally:
-                    self.is_calling = False
-        finally:
-            self._backlog.resume()
+            finally:
+                self.is_calling = False
         return True
 
     def _wait_for_retry(self, deadline: float, *, is_last: bool) -> bool:
@@ -173,16 +167,14 @@ class Sender:
         Returns ``False`` if no batch could be checked out, or if the attempt failed for an unknown reason and later
         deliveries can retry.
         """
-        batch = self._backlog.check_out()
+        batch = self._backlog.check_out(skips_suspects=not (is_last or self._may_bisect()))
         if batch is None:
             return False
         remaining: Sequence[Batch] = (batch,)
-        is_deferred = batch.is_suspect and not is_last and not self._may_bisect()
         try:
-            if not is_deferred:
-                remaining = self._sent(batch)
+            remaining = self._sent(batch)
         finally:
-            self._backlog.settle(remaining, deferred=is_deferred)
+            self._backlog.settle(remaining)
         return is_last or not self.is_unexplained
 
     def _may_bisect(self) -> bool:
@@ -198,11 +190,9 @@ class Sender:
         Returns the batches that still have to be sent in its place.
         """
         sendable = self._with_accepted_times(self._accepted_series(batch), self._service_time())
-        if sendable is not batch:
+        if sendable is not batch or not batch.datums:
             # Settle the reduced batch before sending it. During a call, its lost datums would still count as pending.
-            return (sendable,) if sendable.datums else ()
-        if not batch.datums:
-            return ()
+            return (sendable,)
         # Only bisection is limited: ordinary calls are paced by the reader and the backoff.
         self._bisection_calls += batch.is_suspect
         return self._remaining(batch, self._try_put(batch))
@@ -240,7 +230,7 @@ class Sender:
             return self._refused(batch, problem)
         self._postpone(problem)
         if problem.kind in _OPERATOR_REMEDIES:
-            self._put = None  # a boto3 client looks for credentials only once, so the next attempt needs a new client
+            self._puts = []  # a boto3 client looks for credentials only once, so the next attempt needs a new client
         return (batch,)
 
     def _service_time(self) -> float | None:
@@ -301,13 +291,10 @@ class Sender:
 
     def _current_put(self) -> Put:
         """Return the function that sends with the current client. If necessary, create the client."""
-        put = self._put
-        while put is None:
-            renewals = self._renewals
-            put = self._put = self._make_put()
-            if renewals != self._renewals:  # another thread has replaced the client meanwhile
-                put = self._put = None
-        return put
+        while not (puts := self._puts):
+            # If another thread replaces the client meanwhile, the list is no longer in use, and the loop continues.
+            puts.append(self._make_put())
+        return puts[0]
 
     def _accepted(self, batch: Batch) -> None:
         self._stats_recorder.sent(datums=len(batch.datums), size_bytes=batch.size_bytes, unix_time=self._wall_clock())
@@ -322,15 +309,12 @@ class Sender:
 
         CloudWatch refuses a whole request because of one bad datum, so bisection continues until that datum is alone.
         """
-        now = self._service_time()
-        if now is None and len(batch.datums) == 1:
-            # CloudWatch's time is unknown. The wall clock is safe here, because the datum has already been refused.
-            now = self._wall_clock()
-        timely = self._with_accepted_times(batch, now)
-        if timely is not batch:
-            return (timely,) if timely.datums else ()
         if len(batch.datums) > 1:
             return batch.halves()
+        # If CloudWatch's time is unknown, the wall clock is safe here, because the datum has already been refused.
+        timely = self._with_accepted_times(batch, self._service_time() or self._wall_clock())
+        if timely is not batch:
+            return (timely,)
         (datum,) = batch.datums
         if "Timestamp" not in problem.message:  # a bad timestamp says nothing about later datums of the series
             # Remember the series, so that its datums in later batches do not cause a bisection each time.

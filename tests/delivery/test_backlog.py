@@ -117,7 +117,7 @@ def test_a_sending_thread_does_not_wait_long_for_a_merge(monkeypatch: pytest.Mon
     found: list[Batch | None] = []
 
     def merge(together: list[Batch]) -> list[Batch]:
-        join_all(in_threads(lambda: found.append(accounts.backlog.check_out()), accounts.backlog.resume))
+        join_all(in_threads(lambda: found.append(accounts.backlog.check_out())))
         return compacted(together)
 
     monkeypatch.setattr("otel_cloudwatch_flask.delivery.backlog._LONGEST_WAIT_SECONDS", 0.01)

@@ -133,7 +133,7 @@ class Process:
     def entries(self) -> list[_Entry]:
         """Return all pending entries."""
         in_flight = self.backlog._in_flight
-        return [*([in_flight] if in_flight else []), *self.backlog._deferred, *self.backlog._waiting]
+        return [*([in_flight] if in_flight else []), *self.backlog._waiting]
 
     def in_flight_numbers(self) -> set[int]:
         """Return the numbers of the datums in flight."""

@@ -66,10 +66,10 @@ def test_an_answer_that_is_looked_at_while_the_exporter_ends() -> None:
     is_answered, is_closed = threading.Event(), threading.Event()
     settle = exporter.backlog.settle
 
-    def late(remaining: Any = (), *, deferred: bool = False) -> None:
+    def late(remaining: Any = ()) -> None:
         is_answered.set()
         assert is_closed.wait(PATIENCE_SECONDS)
-        settle(remaining, deferred=deferred)
+        settle(remaining)
 
     exporter.backlog.settle = late  # type: ignore[method-assign]  # hold the critical moment
     delivering = in_threads(lambda: exporter.force_flush(100))
@@ -100,8 +100,8 @@ def test_a_batch_that_is_about_to_be_sent_while_the_exporter_ends() -> None:
     is_taken, is_closed = threading.Event(), threading.Event()
     check_out = exporter.backlog.check_out
 
-    def late() -> Any:
-        batch = check_out()
+    def late(**arguments: bool) -> Any:
+        batch = check_out(**arguments)
         is_taken.set()
         assert is_closed.wait(PATIENCE_SECONDS)
         return batch
