@@ -109,11 +109,11 @@ class Backlog:
         for batch in new:
             self._on_added(batch)
         queued = self._only_queued(new[0].envelope) if new else None
-        together = joined([queued.batch, *new]) if queued is not None and queued.batch is not None else new
+        together = joined([queued, *new]) if queued is not None else new
         added = [self._spooled(batch) for batch in together]
         with self._lock:
             if queued is not None:
-                if len(self._waiting) == 1 and self._waiting[0] is queued:
+                if len(self._waiting) == 1 and self._waiting[0].batch is queued:
                     self._count(self._waiting.popleft(), sign=-1)
                 else:  # another thread is sending it, or has put batches beside it
                     added = _entries(new)
@@ -122,8 +122,7 @@ class Backlog:
                 _forget_encodings(added)
             self._push(added)
             self._drop_spooled_from_memory()
-            is_full = self._size_bytes > self._max_bytes
-        if is_full:
+        if self.size_bytes > self._max_bytes:
             self._make_room()
 
     def adopt_spooled(self, deadline: float) -> bool:
@@ -257,23 +256,16 @@ class Backlog:
             if self._size_bytes <= self._max_bytes:
                 return
             if waiting.file is not None:
-                self._count(waiting, sign=-1)
+                self._size_bytes -= waiting.size_bytes
                 waiting.batch = None
-                self._count(waiting)
 
-    def _only_queued(self, envelope: Envelope) -> _Entry | None:
+    def _only_queued(self, envelope: Envelope) -> Batch | None:
         """Return the only queued batch, or ``None`` if there is none, or if it cannot be joined with new ones."""
         with self._lock:
-            queued = self._waiting[0] if len(self._waiting) == 1 and self._spool is None else None
-            batch = queued.batch if queued else None
-            if (
-                batch is None
-                or batch.is_suspect
-                or batch.envelope != envelope
-                or 2 * batch.size_bytes > self._max_bytes
-            ):
-                return None
-            return queued
+            only = self._waiting[0].batch if len(self._waiting) == 1 and self._spool is None else None
+        if only is None or only.is_suspect or only.envelope != envelope or 2 * only.size_bytes > self._max_bytes:
+            return None
+        return only
 
     def _merge_waiting(self) -> None:
         """Merge the datums of adjacent batches that are only in memory, and have the same envelope."""

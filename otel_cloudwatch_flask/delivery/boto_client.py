@@ -67,12 +67,12 @@ def client_factory(
     def create_client() -> Any:
         if client_substitutes:
             return client_substitutes[-1]()
-        with no_fork():
-            return _new_client(region_name, access_key_id, secret_access_key)
+        return _new_client(region_name, access_key_id, secret_access_key)
 
     return create_client
 
 
+@no_fork()
 def _new_client(region_name: str | None, access_key_id: str | None, secret_access_key: str | None) -> Any:
     import encodings.idna  # noqa: F401, PLC0415 - the first connection imports it, and a fork must not interrupt that
 

@@ -32,14 +32,14 @@ class Kind(Enum):
 class Failure:
     """A failed call.
 
-    ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header.
+    ``message`` is safe to log. ``retry_after_seconds`` is the value of the response's ``Retry-After`` header, or 0.
     ``may_be_stored`` is true if CloudWatch may have stored the datums, because its response was lost or incomplete. If
     writing to a stream failed, ``written`` and ``unwritten`` contain the batch's datums.
     """
 
     kind: Kind
     message: str
-    retry_after_seconds: float | None = None
+    retry_after_seconds: float = 0.0
     may_be_stored: bool = False
     written: tuple[Datum, ...] = ()
     unwritten: tuple[Datum, ...] = ()
@@ -158,12 +158,12 @@ def _from_response(response: Mapping[str, Any], message: str) -> Failure:
     return Failure(kind, _safe(message), retry_after, may_be_stored=status in _GATEWAY_STATUSES)
 
 
-def _seconds(header: str | None) -> float | None:
+def _seconds(header: str | None) -> float:
     try:
-        seconds = float(header) if header else math.nan
+        seconds = float(header or 0.0)
     except ValueError:  # an HTTP date, which AWS does not send
-        return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+        return 0.0
+    return seconds if 0.0 < seconds < math.inf else 0.0
 
 
 def _safe(message: str) -> str:

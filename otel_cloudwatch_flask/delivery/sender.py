@@ -337,7 +337,7 @@ class Sender:
         self._failures += 1
         if problem.may_be_stored and self._lost_responses >= _MAX_LOST_RESPONSES:
             delay = _LONGEST_BACKOFF_SECONDS
-        self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS))
+        self.retry_at = self._clock() + max(delay, min(problem.retry_after_seconds, _MAX_RETRY_AFTER_SECONDS))
         remedy = _OPERATOR_REMEDIES.get(problem.kind)
         if remedy:
             self._once_an_outage.warning(

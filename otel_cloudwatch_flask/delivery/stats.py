@@ -126,9 +126,8 @@ class StatsRecorder:
 
     def lost(self, reason: LossReason, datums: int = 1) -> None:
         """Count datums as lost for ``reason``."""
-        if datums:
-            with self._lock:
-                self._lost[reason.value] += datums
+        with self._lock:
+            self._lost[reason.value] += datums
 
     def lost_measurements(self, reason: LossReason, number: int = 1) -> None:
         """Count measurements that never became part of a data point. A negative number undoes an earlier call."""
@@ -152,8 +151,8 @@ class StatsRecorder:
         with self._lock:
             return DeliveryStats(
                 **{**self._totals, **kept_elsewhere},
-                datums_lost=dict(self._lost),
-                measurements_lost=dict(+self._measurements_lost),  # the plus drops zeros
+                datums_lost=dict(+self._lost),  # the plus drops zeros
+                measurements_lost=dict(+self._measurements_lost),
                 last_error=self._last_error,
                 last_success=self._last_success,
             )

@@ -117,13 +117,13 @@ def test_exceptions(error: Exception, kind: Kind) -> None:
         ("3", 3.0),
         ("0.5", 0.5),
         ("-1", 0.0),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
-        ("", None),
-        ("inf", None),
-        ("nan", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0),
+        ("", 0.0),
+        ("inf", 0.0),
+        ("nan", 0.0),
     ],
 )
-def test_retry_after(header: str, seconds: float | None) -> None:
+def test_retry_after(header: str, seconds: float) -> None:
     """``Retry-After`` in seconds is parsed; other values are ignored."""
     error = client_error("ThrottlingException")
     error.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = header
