@@ -1,5 +1,6 @@
 """Datums, the units of data that are sent to CloudWatch, and the series that they belong to."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,9 @@ class Series(_SeriesFields):
     def prefix(self) -> str:
         """The JSON text that every datum of this series begins with, up to the value of ``Timestamp``."""
         return f'{json.dumps(self.members(), separators=(",", ":"))[:-1]},"Timestamp":'
+
+    # Before Python 3.12, a cached property holds a lock while it computes. A forked child could inherit it locked.
+    vars(prefix)["lock"] = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

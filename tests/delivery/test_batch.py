@@ -1,6 +1,11 @@
 """Encoded requests: their size is exact, they use CloudWatch's limits fully, and they match botocore's output."""
 
+import contextlib
 import json
+import os
+import signal
+import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -23,6 +28,7 @@ from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name
 from otel_cloudwatch_flask.model.entity import Entity
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS
 from otel_cloudwatch_flask.testing.request_rules import validation_error
+from tests.support.fakes import PATIENCE_SECONDS, in_threads, join_all
 
 NOW = 1_790_000_000
 SHOP = Envelope("Shop")
@@ -245,6 +251,35 @@ class TestBatch:
         """A body that is not a batch raises one of the errors that the spool catches."""
         with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
             Batch.from_body(body)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_while_another_thread_encodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that is forked while a thread of its parent encodes a series for the first time can encode others."""
+    is_encoding, may_end = threading.Event(), threading.Event()
+    members = Series.members
+
+    def wait(encoding: Series) -> dict[str, Any]:
+        is_encoding.set()
+        may_end.wait(PATIENCE_SECONDS)
+        return members(encoding)
+
+    monkeypatch.setattr(Series, "members", wait)
+    threads = in_threads(lambda: sized(120, "parent"))
+    assert is_encoding.wait(PATIENCE_SECONDS)
+    monkeypatch.undo()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # raised because a thread is running
+        child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        with contextlib.suppress(BaseException):
+            sized(120, "child")
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    may_end.set()
+    join_all(threads)
 
 
 class TestBatches:
