@@ -280,6 +280,20 @@ def test_half_of_a_refused_batch_stays_alone() -> None:
     assert names(backlog.check_out()) == ["c"]
 
 
+def test_parts_of_a_refused_batch_are_skipped() -> None:
+    """Batches behind the halves of a refused batch can be sent first. The halves stay in the queue, in order."""
+    backlog, whole = Accounts(10_000).backlog, batch("a", "b")
+    backlog.add([whole, batch("c")])
+    backlog.check_out()
+    backlog.settle(whole.halves())
+    assert names(backlog.check_out(skips_suspects=True)) == ["c"]
+    backlog.settle()
+    assert backlog.check_out(skips_suspects=True) is None
+    for expected in ("a", "b"):
+        assert names(backlog.check_out()) == [expected]
+        backlog.settle()
+
+
 def test_what_is_left_comes_first() -> None:
     """The rest of a partly sent batch returns to the front of the queue, in order."""
     backlog, whole = Accounts(10_000).backlog, batch("a", "b")
