@@ -4,10 +4,10 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, SupportsFloat
 
 from otel_cloudwatch_flask.errors import InvalidMetricError
+from otel_cloudwatch_flask.facade.call_cache import FacadeSeries, Measurement
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE, MAX_METRIC_NAME_LENGTH
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions, dimension_texts
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, canonical_unit, from_ucum
@@ -17,26 +17,15 @@ from otel_cloudwatch_flask.runtime.safe_text import plain_text, safe_repr
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """The validated arguments of an ``add_metric`` call.
-
-    ``value`` is finite, and ``unit`` is spelled as in CloudWatch.
-    """
-
-    metric_name: str
-    value: float
-    unit: str
-    dimensions: Mapping[str, str]
-
-
-def parse_arguments(metric_name: object, value: object, unit: object, dimensions: Dimensions) -> Arguments:
-    """Validate the arguments of an ``add_metric`` call.
+def parse_arguments(
+    metric_name: object, value: object, unit: object, dimensions: Dimensions, default_dimensions: Mapping[str, str]
+) -> Measurement:
+    """Validate the arguments of an ``add_metric`` call, and return its series and value.
 
     Raises :class:`InvalidMetricError` if an argument is invalid. The message says what is wrong and how to fix it.
 
-    >>> parse_arguments("Request Count", 1, "count", {"cached": True})
-    Arguments(metric_name='Request Count', value=1.0, unit='Count', dimensions={'cached': 'true'})
+    >>> parse_arguments("Request Count", 1, "count", {"cached": True}, {})
+    (FacadeSeries(metric_name='Request Count', unit='Count', dimensions={'cached': 'true'}), 1.0)
     """
     argument: object = metric_name  # the argument being validated, for the error
     try:
@@ -46,7 +35,8 @@ def parse_arguments(metric_name: object, value: object, unit: object, dimensions
         argument = unit
         checked_unit = _unit(unit)
         argument = dimensions
-        return Arguments(checked_name, checked_value, checked_unit, dimension_texts(dimensions))
+        texts = dimension_texts(dimensions)
+        return FacadeSeries(checked_name, checked_unit, texts, {**default_dimensions, **texts}), checked_value
     except ValueError as problem:
         message = f"metric {safe_repr(metric_name)}: {problem}"
         raise InvalidMetricError(message, metric_name=metric_name, value=argument) from None

@@ -9,7 +9,7 @@ from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.errors import InvalidMetricError
 from otel_cloudwatch_flask.facade.arguments import parse_arguments
-from otel_cloudwatch_flask.facade.call_cache import CallCache, FacadeSeries, Measurement
+from otel_cloudwatch_flask.facade.call_cache import CallCache, Measurement
 from otel_cloudwatch_flask.facade.wsgi import remaining_seconds
 from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup, count_as_lost
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
@@ -55,7 +55,7 @@ class Registration:
         counts the call as lost, and returns ``None``.
         """
         try:
-            arguments = parse_arguments(metric_name, value, unit, dimensions)
+            measurement = parse_arguments(metric_name, value, unit, dimensions, self.settings.default_dimensions)
         except InvalidMetricError as error:
             if self._is_strict():
                 raise
@@ -63,10 +63,9 @@ class Registration:
             site = _call_site()
             _once.warning(site, "Lost a metric (counted as invalid): %s (Logged once for %s, line %d.)", error, *site)
             return None
-        attributes = {**self.settings.default_dimensions, **arguments.dimensions}
-        series = FacadeSeries(arguments.metric_name, arguments.unit, arguments.dimensions, attributes)
+        series, _ = measurement
         self._call_cache.add(metric_name, unit, dimensions, series)
-        return series, arguments.value
+        return measurement
 
 
 def _flush_after_request(reader: CloudWatchMetricReader | None, settings: Settings) -> Callable[[Environ], object]:

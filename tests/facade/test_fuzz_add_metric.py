@@ -18,7 +18,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.errors import InvalidMetricError
-from otel_cloudwatch_flask.facade.arguments import Arguments, parse_arguments
+from otel_cloudwatch_flask.facade.arguments import parse_arguments
+from otel_cloudwatch_flask.facade.call_cache import Measurement
 from otel_cloudwatch_flask.limits import MAX_MAGNITUDE
 from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS
 from otel_cloudwatch_flask.runtime.safe_text import safe_repr
@@ -122,10 +123,10 @@ def calls(anything: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
     )
 
 
-def parsed(call: Call) -> Arguments | InvalidMetricError:
-    """Return the parsed arguments of a call, or the error that the call raises."""
+def parsed(call: Call) -> Measurement | InvalidMetricError:
+    """Return the measurement of a call, or the error that the call raises."""
     try:
-        return parse_arguments(call.metric_name, call.value, call.unit, call.dimensions)
+        return parse_arguments(call.metric_name, call.value, call.unit, call.dimensions, {})
     except InvalidMetricError as error:
         return error
 
@@ -135,19 +136,20 @@ def parsed(call: Call) -> Arguments | InvalidMetricError:
 @example(Call(10**5000, 1, "Count", {}))
 @effort(200)
 def test_an_entry_or_an_error_that_says_why(call: Call) -> None:
-    """Plain data results in arguments that CloudWatch can store, or in this package's error with a reason."""
-    entry = parsed(call)
-    if isinstance(entry, InvalidMetricError):
-        assert entry.metric_name is call.metric_name
-        assert any(entry.value is each for each in (call.metric_name, call.value, call.unit, call.dimensions))
-        assert str(entry).startswith(f"metric {safe_repr(call.metric_name)}: ")
+    """Plain data results in a measurement that CloudWatch can store, or in this package's error with a reason."""
+    result = parsed(call)
+    if isinstance(result, InvalidMetricError):
+        assert result.metric_name is call.metric_name
+        assert any(result.value is each for each in (call.metric_name, call.value, call.unit, call.dimensions))
+        assert str(result).startswith(f"metric {safe_repr(call.metric_name)}: ")
     else:
-        assert 0 < len(entry.metric_name) <= 255
-        assert math.isfinite(entry.value)
-        assert abs(entry.value) <= MAX_MAGNITUDE
-        assert entry.unit in CLOUDWATCH_UNITS
-        assert len(entry.dimensions) <= 30
-        assert all(isinstance(text, str) for item in entry.dimensions.items() for text in item)
+        series, value = result
+        assert 0 < len(series.metric_name) <= 255
+        assert math.isfinite(value)
+        assert abs(value) <= MAX_MAGNITUDE
+        assert series.unit in CLOUDWATCH_UNITS
+        assert len(series.dimensions) <= 30
+        assert all(isinstance(text, str) for item in series.dimensions.items() for text in item)
 
 
 @pytest.fixture(autouse=True)

@@ -54,9 +54,9 @@ class Number:
 )
 def test_value(value: Any, number: float) -> None:
     """Any finite number of any type is accepted; negative zero becomes zero."""
-    entry = parse_arguments("Orders", value, "None", ())
-    assert entry.value == number
-    assert math.copysign(1, entry.value) == math.copysign(1, number)
+    _, parsed = parse_arguments("Orders", value, "None", (), {})
+    assert parsed == number
+    assert math.copysign(1, parsed) == math.copysign(1, number)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_value(value: Any, number: float) -> None:
 def test_bad_value(value: Any, message: str) -> None:
     """A value that is not a finite number within CloudWatch's range is rejected with the reason."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_arguments("Orders", value, "None", ())
+        parse_arguments("Orders", value, "None", (), {})
     assert str(caught.value).startswith("metric 'Orders': ")
     assert message in str(caught.value)
     assert caught.value.metric_name == "Orders"
@@ -120,7 +120,7 @@ class RaisingNumber:
 def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int) -> None:
     """If reading an argument raises, the caller gets this package's error with that exception as its cause."""
     with pytest.raises(InvalidMetricError, match=r"metric .* raises RuntimeError when it is read") as caught:
-        parse_arguments(*arguments)
+        parse_arguments(*arguments, {})
     assert caught.value.value is arguments[at_fault]
     assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -128,7 +128,8 @@ def test_objects_that_raise(arguments: tuple[Any, Any, Any, Any], at_fault: int)
 @pytest.mark.parametrize("name", ["RequestCount", "Request Count", "2xx", "Größe", "a/b:c", "x" * 255])
 def test_name(name: str) -> None:
     """A name that CloudWatch accepts is kept unchanged."""
-    assert parse_arguments(name, 1, "None", ()).metric_name == name
+    series, _ = parse_arguments(name, 1, "None", (), {})
+    assert series.metric_name == name
 
 
 @pytest.mark.parametrize(
@@ -145,13 +146,14 @@ def test_name(name: str) -> None:
 def test_bad_name(name: Any, message: str) -> None:
     """A name that CloudWatch rejects raises an error before it is recorded."""
     with pytest.raises(InvalidMetricError, match=message):
-        parse_arguments(name, 1, "None", ())
+        parse_arguments(name, 1, "None", (), {})
 
 
 @pytest.mark.parametrize("unit", CLOUDWATCH_UNITS)
 def test_unit(unit: str) -> None:
     """All CloudWatch units are accepted in any case and normalized to CloudWatch's spelling."""
-    assert {parse_arguments("Orders", 1, each, ()).unit for each in (unit, unit.lower(), unit.upper())} == {unit}
+    parsed = [parse_arguments("Orders", 1, each, (), {}) for each in (unit, unit.lower(), unit.upper())]
+    assert {series.unit for series, _ in parsed} == {unit}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_unit(unit: str) -> None:
 def test_bad_unit(unit: Any, message: str) -> None:
     """The error for an unknown unit suggests a valid one."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_arguments("Orders", 1, unit, ())
+        parse_arguments("Orders", 1, unit, (), {})
     assert message in str(caught.value)
     assert caught.value.value is unit
 
@@ -188,7 +190,8 @@ def test_bad_unit(unit: Any, message: str) -> None:
 def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
     """A mapping and CloudWatch's list of pairs are accepted, and scalar values become strings."""
     expected = {"Route": "/", "Status": "200", "Cached": "true", "Share": "0.5"} if texts is None else texts
-    assert parse_arguments("Orders", 1, "None", dimensions).dimensions == expected
+    series, _ = parse_arguments("Orders", 1, "None", dimensions, {})
+    assert series.dimensions == expected
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ def test_dimensions(dimensions: Any, texts: dict[str, str] | None) -> None:
 def test_bad_dimensions(dimensions: Any, message: str) -> None:
     """The error for invalid dimensions contains the invalid item and the correct form."""
     with pytest.raises(InvalidMetricError) as caught:
-        parse_arguments("Orders", 1, "None", dimensions)
+        parse_arguments("Orders", 1, "None", dimensions, {})
     assert message in str(caught.value)
 
 

@@ -28,7 +28,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ),
     ("observation", ["tally", "record"]),
     ("sdk", ["internals", "self_metrics", "exporter", "reader", "entry_points"]),
-    ("facade", ["arguments", "call_cache", "timer", "recorder", "wsgi"]),
+    ("facade", ["call_cache", "arguments", "timer", "recorder", "wsgi"]),
     ("live_page", ["access", "remedies", "page_data", "messages", "observations", "blueprint"]),
     ("flask_extension", ["reporter_reader", "provider_setup", "registration", "reporter"]),
     ("", ["__init__", "decorator"]),

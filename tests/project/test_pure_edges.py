@@ -92,7 +92,7 @@ class TestEntries:
     def test_argument_at_fault(self, call: tuple[Any, Any, Any, Any], at_fault: object) -> None:
         """The error contains the metric name and the invalid argument."""
         with pytest.raises(InvalidMetricError) as caught:
-            parse_arguments(*call)
+            parse_arguments(*call, {})
         assert (caught.value.metric_name, caught.value.value) == (call[0], at_fault)
 
     @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ class TestEntries:
     def test_whole_messages(self, name: str, unit: object, message: str) -> None:
         """The message contains the given value, the allowed values and the correct form."""
         with pytest.raises(InvalidMetricError) as caught:
-            parse_arguments(name, 1, unit, {})
+            parse_arguments(name, 1, unit, {}, {})
         assert str(caught.value) == message
 
     @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ class TestEntries:
     def test_what_cannot_be_written_out(self, call: tuple[Any, Any, Any, Any], message: str) -> None:
         """An int too large for Python to format is rejected like any other invalid value, in any argument."""
         with pytest.raises(InvalidMetricError) as caught:
-            parse_arguments(*call)
+            parse_arguments(*call, {})
         assert str(caught.value).startswith(message)
 
 
