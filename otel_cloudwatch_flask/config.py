@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,8 @@ from otel_cloudwatch_flask.runtime.safe_text import safe_repr
 
 FlushPolicy: TypeAlias = Literal["background", "sync", "interval"]
 Output: TypeAlias = Literal["api", "emf"]
+AccessCheck: TypeAlias = Callable[[], object] | str
+"""A function without arguments, or its name as ``module:function``."""
 Parser: TypeAlias = Callable[[object], object]
 """Parses a raw value, or raises ``ValueError`` with a message that completes the sentence "<key>=<value> ..."."""
 
@@ -184,27 +185,10 @@ def _url_path(value: object) -> str:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class NamedFunction:
-    """A function given as ``module:function``.
-
-    Its module is imported when the function is called, because it may not be importable yet when the settings are
-    resolved.
-
-    >>> NamedFunction("os.path:basename")("/a/b")
-    'b'
-    """
-
-    name: str
-
-    def __call__(self, *arguments: object) -> object:
-        """Import the function and call it with ``arguments``."""
-        return pkgutil.resolve_name(self.name)(*arguments)
-
-
-def _check(value: object) -> Callable[[], object]:
+def _access_check(value: object) -> AccessCheck:
+    # A named function is imported when it is called. Its module may not be importable yet.
     if isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value):
-        return NamedFunction(value)
+        return value
     if not callable(value):
         raise ValueError(  # noqa: TRY004 - Key.resolve turns it into a ConfigurationError
             "is not an access check; use a function that takes no arguments, or its name as 'module:function'"
@@ -433,7 +417,7 @@ class Settings:
     """
     live_page_path: Annotated[str, Key(_url_path, default="/_cloudwatch")]
     """URL path of the live page."""
-    live_page_check: Annotated[Callable[[], object] | None, Key(_check)]
+    live_page_check: Annotated[AccessCheck | None, Key(_access_check)]
     """Function that takes no arguments and returns whether the current request may access the live page, or the name of
     such a function as 'module:function'. Default: only requests from this machine may access it, and only in debug
     mode.

@@ -2,11 +2,12 @@
 
 import ipaddress
 import logging
-from collections.abc import Callable
+import pkgutil
 from typing import Final
 
 from flask import current_app, request
 
+from otel_cloudwatch_flask.config import AccessCheck
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 
 _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0)
@@ -14,7 +15,7 @@ _each_minute = RateLimitedLog(logging.getLogger(__name__), interval_seconds=60.0
 _OWN_SITES: Final = ("same-origin", "none")
 
 
-def is_authorized(check: Callable[[], object] | None, *, reads_data: bool) -> bool:
+def is_authorized(check: AccessCheck | None, *, reads_data: bool) -> bool:
     """Return whether the current request may see the page.
 
     :param check: the app's ``LIVE_PAGE_CHECK``. Without it, only a local request in debug mode is authorized.
@@ -39,9 +40,10 @@ def is_local_request() -> bool:
     return _is_loopback(request.remote_addr or "") and _is_name_of_loopback(request.headers.get("Host", ""))
 
 
-def _passes(check: Callable[[], object]) -> bool:
+def _passes(check: AccessCheck) -> bool:
     try:
-        return bool(check())
+        function = pkgutil.resolve_name(check) if isinstance(check, str) else check
+        return bool(function())
     except Exception:  # noqa: BLE001 - the boundary to the app's check
         _each_minute.error(
             "check",
