@@ -2,7 +2,7 @@
 
 import shutil
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -48,31 +48,22 @@ def terminal_width() -> int:
     return max(shutil.get_terminal_size((100, 24)).columns, 40)
 
 
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int = 100
-) -> Iterator[str]:
-    """Yield the lines of a table. If the table is wider than ``width``, its widest columns are truncated.
+def echo_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: int = 0
+) -> None:
+    """Print a table with a dim header. If it is wider than the terminal, its widest columns are truncated.
 
     Truncated columns remain at least 12 wide, so a table with many columns may still be too wide. Columns whose index
     is in ``right`` are right-aligned. Cells must already be escaped.
     """
-    every = [header, *rows]
-    widths = [max(map(display_width, column)) for column in zip(*every, strict=True)]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width and max(widths) > _MIN_COLUMN_WIDTH:
+    widths = [max(map(display_width, column)) for column in zip(header, *rows, strict=True)]
+    available = terminal_width() - indent - len(_GAP) * (len(widths) - 1)
+    while sum(widths) > available and max(widths) > _MIN_COLUMN_WIDTH:
         widths[widths.index(max(widths))] -= 1
-    for row in every:
+    for row in (header, *rows):
         cells = (_padded(*cell, is_right=number in right) for number, cell in enumerate(zip(row, widths, strict=True)))
-        yield _GAP.join(cells).rstrip()
-
-
-def echo_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: int = 0
-) -> None:
-    """Print a table, truncated to the width of the terminal. The header is dim."""
-    lines = table(header, rows, right=right, width=terminal_width() - indent)
-    click.echo(" " * indent + click.style(next(lines), dim=True))
-    for line in lines:
-        click.echo(" " * indent + line)
+        line = _GAP.join(cells).rstrip()
+        click.echo(" " * indent + (click.style(line, dim=True) if row is header else line))
 
 
 def number(value: float | None) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_cloudwatch_flask.terminal import display_width, escaped, number, table, truncated
+from otel_cloudwatch_flask.terminal import display_width, echo_table, escaped, number, truncated
 
 HOSTILE = [
     ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
@@ -54,13 +54,15 @@ def test_truncation() -> None:
     assert truncated("short", 5) == "short"
 
 
-def test_tables_are_aligned_and_fit() -> None:
-    """Numbers are right-aligned, and the widest column is truncated until the line fits."""
+def test_tables_are_aligned_and_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers are right-aligned, and the widest column is truncated until the line fits the terminal."""
+    monkeypatch.setenv("COLUMNS", "42")
     rows = [["Orders", "12"], ["注文", "3"], ["n" * 200, "1,234"]]
-    lines = list(table(["metric", "sum"], rows, right=[1], width=40))
-    assert {display_width(line) for line in lines} == {40}
-    assert [display_width(line[: line.rindex(" ")]) for line in lines[1:3]] == [37, 38]
-    assert lines[3].startswith("nnnn")
+    echo_table(["metric", "sum"], rows, right=[1], indent=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert {display_width(line) for line in lines} == {42}
+    assert [display_width(line[: line.rindex(" ")]) for line in lines[1:3]] == [39, 40]
+    assert lines[3].startswith("  nnnn")
     assert "~" in lines[3]
 
 
