@@ -237,6 +237,11 @@ def set_up_provider(given: metrics.MeterProvider | None, target: Target) -> Prov
 _live_setups: LiveObjects[ProviderSetup] = LiveObjects()
 
 
+def live_reporter_readers() -> set[CloudWatchMetricReader]:
+    """Return the readers that publish the metrics of this process's reporters."""
+    return {each.reader for each in _live_setups if each.reader}
+
+
 def _stats_of(reporter_id: str) -> list[DeliveryStats]:
     """Return the statistics of the reporter that currently has this ID, or an empty list if there is no such reporter.
 

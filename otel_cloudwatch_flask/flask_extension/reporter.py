@@ -1,5 +1,6 @@
 """The Flask extension. It keeps the API of its predecessor, flask-cloudwatch-metric, and adds to it."""
 
+import itertools
 import logging
 import os
 import time
@@ -37,7 +38,6 @@ from otel_cloudwatch_flask.model.units import Unit
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader
 
 if TYPE_CHECKING:
     from flask import Request
@@ -345,7 +345,8 @@ class CloudWatchMetricsReporter:
         """
         deadline = time.monotonic() + timeout_seconds
         drain_current_buffer()
-        shared = {each.setup for each in _registrations_except(self) if each.is_live}
+        others = [each._registrations for each in _live_reporters if each is not self]  # noqa: SLF001  # this module's class
+        shared = {each.setup for each in itertools.chain(*others) if each.is_live}
         shut_down_all(self._registrations, deadline, shared=shared)
         _live_reporters.discard(self)
 
@@ -463,17 +464,6 @@ def drain_current_buffer() -> None:
     """Record the measurements buffered in the current app context."""
     if has_app_context() and (found := _stored_in(_current_g())):
         found[1].drain()
-
-
-def live_reporter_readers() -> set[CloudWatchMetricReader]:
-    """Return the readers that publish the metrics of this process's reporters."""
-    return {each.setup.reader for each in _registrations_except(None) if each.setup.reader}
-
-
-def _registrations_except(reporter: CloudWatchMetricsReporter | None) -> list[Registration]:
-    """Return the registrations of all live reporters except ``reporter``."""
-    others = [each for each in _live_reporters if each is not reporter]
-    return [registration for each in others for registration in each._registrations]  # noqa: SLF001  # this module's class
 
 
 def _end_buffer(_error: BaseException | None) -> None:

@@ -12,7 +12,8 @@ from typing import Final
 from otel_cloudwatch_flask.delivery.boto_client import client_substitutes
 from otel_cloudwatch_flask.delivery.emf import stream_substitutes
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
-from otel_cloudwatch_flask.flask_extension.reporter import drain_current_buffer, live_reporter_readers
+from otel_cloudwatch_flask.flask_extension.provider_setup import live_reporter_readers
+from otel_cloudwatch_flask.flask_extension.reporter import drain_current_buffer
 from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters, seconds_until
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers
