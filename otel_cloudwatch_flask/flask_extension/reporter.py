@@ -145,7 +145,7 @@ class CloudWatchMetricsReporter:
         instrument: bool = False,
         strict: bool | None = None,
     ) -> None:
-        arguments = locals()
+        arguments = {**locals(), "rules": rules or None}
         self._options = _given_options(namespace, {name: arguments[name] for name in ReporterOptions.__annotations__})
         self._registrations: list[Registration] = []
         self._program_name = ""  # the default namespace, if the reporter was used before the first init_app
@@ -367,7 +367,9 @@ def _given_options(namespace: str | None, options: Mapping[str, Any]) -> dict[st
     """
     if unknown := options.keys() - ReporterOptions.__annotations__.keys():
         raise TypeError(f"init_app() got an unexpected keyword argument {min(unknown)!r}")
-    given = {**options, "namespace": namespace, "rules": parse_rules(options.get("rules", ())) or None}
+    given = {**options, "namespace": namespace}
+    if given.get("rules") is not None:
+        given["rules"] = parse_rules(given["rules"])  # once, because an iterator can be read only once
     # flask-cloudwatch-metric <= 0.1.7 takes the Region as the third argument.
     if isinstance(client := given.pop("cloudwatch_client", None), str):
         given["region_name"], client = client, None

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from opentelemetry.sdk.metrics import MeterProvider
 
-from otel_cloudwatch_flask import CloudWatchMetricsReporter
+from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 
@@ -48,6 +48,18 @@ def test_options_of_init_app_are_for_that_app_only(reporter: CloudWatchMetricsRe
     assert (settings_of(first).namespace, settings_of(first).export_interval_seconds) == ("First", 7)
     assert settings_of(first).region_name == "eu-west-1"
     assert (settings_of(second).namespace, settings_of(second).export_interval_seconds) == (None, 3600)
+
+
+def test_rules_of_init_app_may_be_empty() -> None:
+    """An empty list of rules that is passed to ``init_app`` takes precedence over the constructor's rules."""
+    rule = MetricRule(match="Orders", drop=True)
+    reporter = CloudWatchMetricsReporter(rules=iter([rule]), meter_provider=MeterProvider())
+    first, second, third = Flask("first"), Flask("second"), Flask("third")
+    reporter.init_app(first)
+    reporter.init_app(second, rules=[])
+    reporter.init_app(third)
+    assert [settings_of(app).rules for app in (first, second, third)] == [(rule,), (), (rule,)]
+    reporter.shutdown(timeout_seconds=1)
 
 
 @pytest.mark.parametrize("misspelt", ["flsh", "rules_", "client", "app"])
