@@ -504,7 +504,7 @@ def misspelt_keys(mapping: Mapping[str, Any], prefix: str) -> dict[str, str]:
     """
     names = [key.name for key in KEYS]
     misspelt = {}
-    for key in mapping:
+    for key in map(str, mapping):  # an app's config may have keys of any type
         name = key.removeprefix(prefix)
         if key.startswith(prefix) and name not in names:
             # The cutoff is high enough to ignore other packages' keys, such as CLOUDWATCH_LOG_REGION.

@@ -39,7 +39,7 @@ def request_count(metrics_reporter: AddsMetrics, resource_name: str) -> Callable
         dimensions = [_dimension("ResourceName", resource_name), _dimension("StatusCode", str(status_of(outcome)))]
         metrics_reporter.add_metric(metric_name="RequestCount", value=1, unit="Count", dimensions=dimensions)
 
-    return _call_with_outcome(count)
+    return lambda view: _observed(view, count)
 
 
 def fault_failure_error(
@@ -59,7 +59,7 @@ def fault_failure_error(
             dimensions = [_dimension("ResourceName", resource_name)]
             metrics_reporter.add_metric(metric_name=name, value=1, unit="Count", dimensions=dimensions)
 
-    return _call_with_outcome(count)
+    return lambda view: _observed(view, count)
 
 
 def status_of(outcome: object) -> int:
@@ -110,18 +110,12 @@ def _status_code(status: Any) -> int:
         return _INTERNAL_SERVER_ERROR
 
 
-def _call_with_outcome(count: Callable[[object], None]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Return a decorator that calls ``count`` with what the view returned or the exception that it raised."""
-
-    def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
-        # A coroutine function needs a coroutine function as its wrapper, or Flask would not await it.
-        is_async = inspect.iscoroutinefunction(view)
-        return _observed_coroutine_function(view, count) if is_async else _observed(view, count)
-
-    return decorate
-
-
 def _observed(view: Callable[_P, _R], count: Callable[[object], None]) -> Callable[_P, _R]:
+    """Wrap ``view`` so that ``count`` is called with what the view returns or the exception that it raises."""
+    # A coroutine function needs a coroutine function as its wrapper, or Flask would not await it.
+    if inspect.iscoroutinefunction(view):
+        return _observed_coroutine_function(view, count)
+
     @wraps(view)
     def observed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:

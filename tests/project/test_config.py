@@ -251,13 +251,14 @@ def test_settings_do_not_change() -> None:
 
 def test_misspelt_keys() -> None:
     """Misspelled keys of this package are distinguished from unrelated keys with the same prefix."""
-    app_config = {
+    app_config: dict[Any, object] = {
         "CLOUDWATCH_NAMESPCE": "Shop",
         "CLOUDWATCH_EXPORT_INTERVAL": 5,
         "CLOUDWATCH_FLUSH": "sync",
         "CLOUDWATCH_LOG_GROUP": "shop",
         "CLOUDWATCH_LOG_REGION": "eu-west-1",
         "NAMESPCE": "Shop",
+        7: "Shop",
     }
     assert misspelt_keys(app_config, APP_CONFIG_PREFIX) == {
         "CLOUDWATCH_NAMESPCE": "CLOUDWATCH_NAMESPACE",
