@@ -73,16 +73,15 @@ def status_of(outcome: object) -> int:
     >>> status_of(({"error": "no such cart"}, "404 Not Found", {"X-Cart": "7"}))
     404
     """
+    body, status = outcome, None
     if isinstance(outcome, tuple):
-        body, status = outcome[:2] if len(outcome) in (2, 3) else (None, None)
-    else:
-        body, status = outcome, None
+        body, status, *_ = outcome if len(outcome) in (2, 3) else (None, None)
+        # Flask interprets the second of two elements as headers if it has one of these types.
+        if len(outcome) == 2 and isinstance(status, (Headers, dict, tuple, list)):
+            status = None
     if body is None:
         return _INTERNAL_SERVER_ERROR  # Flask raises TypeError for such a return value
-    # Flask interprets a second element of these types as headers.
-    if status is None or isinstance(status, (Headers, dict, tuple, list)):
-        return _status_of_body(body)
-    return _status_code(status)
+    return _status_of_body(body) if status is None else _status_code(status)
 
 
 def _failure_metric_name(outcome: object) -> str | None:

@@ -34,6 +34,7 @@ STATUSES = [
     (("text", [("X-Cart", "7")]), 200),
     (("text", 503, {"X-Cart": "7"}), 503),
     (("text", None, {"X-Cart": "7"}), 200),
+    (("text", {"X-Cart": "7"}, 404), 500),
     (Response(status=418), 418),
     (WerkzeugResponse(status=404), 404),
     ((Response(status=404), {"X-Cart": "7"}), 404),
