@@ -283,8 +283,14 @@ def explicit_buckets(bounds: Sequence[float], counts: Sequence[int]) -> Buckets:
 def consecutive_buckets(scale: int, offset: int, counts: Sequence[int]) -> Buckets:
     """Return the non-empty exponential buckets, given the sample counts of consecutive indices from ``offset``."""
     bucket_at = _cached_buckets(scale)
-    filled = [*itertools.compress(range(len(counts)), counts)]
+    filled = [*itertools.compress(_positions(len(counts)), counts)]
     return [counts[position] for position in filled], [bucket_at[offset + position] for position in filled]
+
+
+@lru_cache
+def _positions(number: int) -> list[int]:
+    """Return the positions of ``number`` buckets as a list, which is faster to iterate over than a range."""
+    return [*range(number)]
 
 
 def buckets_around_zero(negative: Buckets, zero_count: int, zero_threshold: float, positive: Buckets) -> Buckets:

@@ -193,7 +193,7 @@ def _histogram(point: Any, factor: float) -> Histogram:
 
 def _extremes_and_sum(point: Any) -> tuple[Extremes, float]:
     minimum, maximum, total = point.min, point.max, point.sum
-    if not {type(minimum), type(maximum), type(total)} <= NUMBERS:
+    if not type(minimum) is type(maximum) is type(total) is float:
         minimum, maximum, total = (None if each is None else _number_of(each) for each in (minimum, maximum, total))
     return recorded_extremes(minimum, maximum), total
 
