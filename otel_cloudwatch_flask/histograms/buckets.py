@@ -121,10 +121,6 @@ class Histogram:
         """Return a histogram of the samples added since ``previous``, or ``None`` if the histogram was reset."""
         raise NotImplementedError
 
-    def negated(self) -> "Self":
-        """Return a histogram of the negated samples."""
-        raise NotImplementedError
-
     def check(self) -> None:
         """Raise :class:`InvalidPointError` if the numbers are invalid or contradictory."""
         check_numbers(self.count, self.sum, self.extremes, self.buckets())
@@ -137,9 +133,6 @@ class Histogram:
             extremes=extremes_of_all(self.extremes, other.extremes),
             **fields,
         )
-
-    def _negated(self, **fields: Any) -> "Self":
-        return replace(self, sum=-self.sum, extremes=negated_extremes(self.extremes), **fields)
 
     def _minus(self, previous: "Histogram", **fields: Any) -> "Self":
         return replace(
@@ -182,10 +175,6 @@ class ExplicitHistogram(Histogram):
         if min(counts, default=0) < 0 or self.count < previous.count:
             return None
         return self._minus(previous, counts=counts)
-
-    def negated(self) -> "ExplicitHistogram":
-        """Return a histogram of the negated samples."""
-        return self._negated(bounds=tuple(-bound for bound in reversed(self.bounds)), counts=self.counts[::-1])
 
     def buckets(self) -> Buckets:
         """Return the non-empty buckets in new lists, which the caller may modify."""
@@ -244,10 +233,6 @@ class ExponentialHistogram(Histogram):
         if positive is None or negative is None or zeros < 0 or self.count < previous.count:
             return None
         return self._minus(previous, scale=scale, zero_count=zeros, positive=positive, negative=negative)
-
-    def negated(self) -> "ExponentialHistogram":
-        """Return a histogram of the negated samples."""
-        return self._negated(positive=self.negative, negative=self.positive)
 
     @property
     def filled_buckets(self) -> int:

@@ -6,7 +6,7 @@ Only the changes of up-down counters are added up later, when all data points of
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from opentelemetry.sdk.metrics import export as sdk
@@ -22,6 +22,7 @@ from otel_cloudwatch_flask.histograms.buckets import (
     check_numbers,
     consecutive_buckets,
     explicit_buckets,
+    negated_extremes,
     recorded_extremes,
 )
 from otel_cloudwatch_flask.histograms.values_counts import Distribution, distribution, scaled
@@ -81,8 +82,7 @@ class PointReader:
         if delta is None or not delta.count:
             return None
         _check_range(delta)
-        # Negate the samples and make the factor positive, because only histograms with equal factors can be added.
-        return replace(delta.negated(), factor=-factor) if factor < 0 else delta
+        return delta
 
     def _number(
         self, key: Hashable, data: sdk.DataT, point: sdk.NumberDataPoint, factor: float
@@ -185,8 +185,11 @@ def statistics(whole: Distribution, total: float) -> Statistics:
 def _histogram(point: Any, factor: float) -> Histogram:
     extremes, total = _extremes_and_sum(point)
     if isinstance(point, sdk.ExponentialHistogramDataPoint):
-        sides = (_filled(point.positive), _filled(point.negative))
         zeros, threshold = point.zero_count, _zero_threshold(point)
+        sides = [_filled(point.positive), _filled(point.negative)]
+        if factor < 0:  # negate the samples instead, because only histograms with equal factors can be added
+            sides.reverse()
+            total, extremes, factor = -total, negated_extremes(extremes), -factor
         return ExponentialHistogram(point.count, total, extremes, point.scale, zeros, threshold, *sides, factor=factor)
     return ExplicitHistogram(point.count, total, extremes, *_bounds_and_counts(point), factor=factor)
 

@@ -60,21 +60,6 @@ class TestExplicit:
         assert counts_of(added) == counts_of(b)
         added.check()
 
-    @given(samples())
-    def test_negated_twice(self, recorded: list[float]) -> None:
-        """Negating twice changes nothing."""
-        histogram = explicit(recorded, BOUNDS)
-        assert histogram.negated().negated() == histogram
-
-    @given(samples())
-    def test_negated_buckets(self, recorded: list[float]) -> None:
-        """The buckets of the negated histogram are the negated buckets, in ascending order."""
-        histogram = explicit(recorded, BOUNDS)
-        expected = [(-upper, -lower, count) for lower, upper, count in reversed(rows(histogram.buckets()))]
-        assert rows(histogram.negated().buckets()) == expected
-        assert histogram.negated().sum == -histogram.sum
-        histogram.negated().check()
-
     @pytest.mark.parametrize(
         ("later", "earlier"),
         [
@@ -157,21 +142,6 @@ class TestExponential:
         assert added is not None
         assert counts_of(added) == counts_of(exponential(second, coarser_scale((first, one), (second, other))))
         added.check()
-
-    @given(samples(), scales)
-    def test_negated_twice(self, recorded: list[float], scale: int) -> None:
-        """Negating twice changes nothing."""
-        histogram = exponential(recorded, scale)
-        assert histogram.negated().negated() == histogram
-
-    @given(samples(), scales)
-    def test_negated_samples(self, recorded: list[float], scale: int) -> None:
-        """The negated histogram is the histogram of the negated samples."""
-        negated = exponential(recorded, scale).negated()
-        opposite = exponential([-sample for sample in recorded], scale)
-        assert counts_of(negated) == counts_of(opposite)
-        assert negated.buckets() == opposite.buckets()
-        assert negated.extremes == opposite.extremes
 
     @given(samples(), scales)
     def test_buckets_hold_their_samples(self, recorded: list[float], scale: int) -> None:

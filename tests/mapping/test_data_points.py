@@ -220,9 +220,10 @@ def test_exponential_histogram() -> None:
 
 
 def test_a_negative_factor() -> None:
-    """A negative factor negates the value of a histogram, and its magnitude is applied later."""
+    """A negative factor changes the sign of numbers and of a histogram's samples."""
     reader = PointReader(START)
     assert reader.value("key", counter(DELTA), number(5), -1.0) == SumValue(-5)
     assert reader.value("key", GAUGE, number(-2.0), -60.0) == GaugeValue(120.0)
     opposite = reader.value("key", sdk.Histogram([], DELTA), histogram_point(), -60.0)
-    assert opposite == ExplicitHistogram(3, -6.0, recorded_extremes(-3.0, -1.0), (-1.5,), (2, 1), factor=60.0)
+    assert isinstance(opposite, ExplicitHistogram)
+    assert distribution(opposite) == Distribution([-180.0, -120.0, -60.0], [1, 1, 1])
