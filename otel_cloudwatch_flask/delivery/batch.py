@@ -20,6 +20,8 @@ from otel_cloudwatch_flask.model.entity import Entity
 
 _SEPARATOR: Final = ","
 _SEPARATORS: Final = (_SEPARATOR, ":")
+_FIRST_WITH_EXPONENT: Final = 1e16
+"""The smallest whole float that ``repr`` writes with an exponent."""
 _MAX_CACHED_NUMBERS: Final = 50_000
 """The maximum number of cached numbers, each of which takes about 150 bytes."""
 
@@ -140,7 +142,7 @@ class Batch:
 
     def parameters(self) -> dict[str, Any]:
         """Return the keyword arguments of ``put_metric_data``."""
-        datums = [*map(json.loads, self.lines())]
+        datums = [*map(members_of, self.datums)]
         for each in datums:
             each["Timestamp"] = datetime.fromtimestamp(each["Timestamp"], tz=timezone.utc)
         return self.envelope.parameters(datums)
@@ -154,8 +156,26 @@ class Batch:
 
 def members_of(datum: Datum) -> dict[str, Any]:
     """Convert ``datum`` to a ``MetricDatum`` structure whose timestamp is in Unix seconds."""
-    members: dict[str, Any] = json.loads(encoded(datum))
+    series, seconds, content = datum
+    members = series.members()
+    members["Timestamp"] = seconds
+    if isinstance(content, Distribution):
+        members["Values"], members["Counts"] = [*map(_shortest, content.values)], [*content.counts]
+    elif isinstance(content, Statistics):
+        members["StatisticValues"] = {
+            "SampleCount": content.count,
+            "Sum": _shortest(content.sum),
+            "Minimum": _shortest(content.minimum),
+            "Maximum": _shortest(content.maximum),
+        }
+    else:
+        members["Value"] = _shortest(content)
     return members
+
+
+def _shortest(value: float) -> float:
+    """Convert whole numbers to ``int``, so that botocore, like :func:`number_json`, writes ``60``, not ``60.0``."""
+    return int(value) if abs(value) < _FIRST_WITH_EXPONENT and value == int(value) else value
 
 
 def encoded(datum: Datum) -> str:
