@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +12,7 @@ import click
 
 from otel_cloudwatch_flask.commands.doctor_checks.audit import Recorded, audit_checks
 from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import auto_instrumentation_checks
-from otel_cloudwatch_flask.commands.doctor_checks.aws import SECTION, Target, aws_checks
+from otel_cloudwatch_flask.commands.doctor_checks.aws import Target, aws_checks
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, Status
 from otel_cloudwatch_flask.commands.doctor_checks.instrumentation import duplicate_checks, instrumentation_checks
 from otel_cloudwatch_flask.commands.doctor_checks.server import server_checks
@@ -73,12 +73,15 @@ def command(
 def _checks(context: click.Context, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> list[Check]:
     """Run the checks, and redact secrets from their findings and remedies."""
     environ = os.environ.copy()  # without the dry-run mode in which the app is loaded
+    sections: list[tuple[str, Iterable[Check]]] = []
     try:
-        user_app, app_checks = load_user_app(context), []
+        user_app = load_user_app(context)
     except CommandError as error:
         # Most checks work without the app, and one of them may explain why it cannot be loaded.
-        user_app, app_checks = UserApp(environ=environ), [Check("App", "problem", error.message)]
-    found = [*app_checks, *_sections(user_app, namespace, recorded, sends=sends)]
+        user_app = UserApp(environ=environ)
+        sections.append(("App", [Check("problem", error.message)]))
+    sections += _sections(user_app, namespace, recorded, sends=sends)
+    found = [replace(check, section=section) for section, checks in sections for check in checks]
     # Messages from boto3 and AWS may repeat secrets, so every finding and remedy is redacted here.
     hidden = aws.secrets(user_app.environ, user_app.keys.values())
     return [
@@ -87,20 +90,25 @@ def _checks(context: click.Context, namespace: str | None, recorded: Recorded | 
     ]
 
 
-def _sections(user_app: UserApp, namespace: str | None, recorded: Recorded | None, *, sends: bool) -> Iterator[Check]:
+def _sections(
+    user_app: UserApp, namespace: str | None, recorded: Recorded | None, *, sends: bool
+) -> Iterator[tuple[str, Iterable[Check]]]:
+    """Yield the title of each section with its checks, which run when they are iterated over."""
     region, output = user_app.value_or_default("REGION"), user_app.value_or_default("OUTPUT")
     target = Target(user_app.client, user_app.keys, region, namespace or _namespace(user_app))
     if output == "emf":
-        yield Check(SECTION, "ok", "OUTPUT=emf writes metrics as log lines, so no credentials or Region are needed.")
+        finding = "OUTPUT=emf writes metrics as log lines, so no credentials or Region are needed."
+        yield "AWS", [Check("ok", finding)]
     else:
-        yield from aws_checks(target, sends=sends)
+        yield "AWS", aws_checks(target, sends=sends)
     if recorded is not None:
-        yield from audit_checks(target, recorded)
-    yield from server_checks(user_app.environ, Path.cwd(), flush=user_app.value_or_default("FLUSH"), output=output)
-    yield from instrumentation_checks(user_app)
-    yield from auto_instrumentation_checks(user_app.environ)
-    yield from duplicate_checks(user_app.environ)
-    yield from settings_checks(user_app)
+        yield "Audit", audit_checks(target, recorded)
+    flush = user_app.value_or_default("FLUSH")
+    yield "Server", server_checks(user_app.environ, Path.cwd(), flush=flush, output=output)
+    yield "Instrumentation", instrumentation_checks(user_app)
+    yield "Auto-instrumentation", auto_instrumentation_checks(user_app.environ)
+    yield "Duplicates", duplicate_checks(user_app.environ)
+    yield "Settings", settings_checks(user_app)
 
 
 def _namespace(user_app: UserApp) -> str | None:

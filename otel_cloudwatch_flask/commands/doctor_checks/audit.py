@@ -14,7 +14,6 @@ from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, docume
 from otel_cloudwatch_flask.limits import QUOTA_REQUESTS_PER_SECOND
 from otel_cloudwatch_flask.terminal import counted, listed
 
-SECTION: Final = "Audit"
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
@@ -65,7 +64,7 @@ def audit_checks(target: Target, recorded: Recorded) -> Iterator[Check]:
     try:
         yield from _checks(target.publishing_client(), recorded)
     except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        yield failed(SECTION, "Cannot read metrics from CloudWatch", error)
+        yield failed("Cannot read metrics from CloudWatch", error)
 
 
 def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:
@@ -74,7 +73,6 @@ def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:
     for series, (samples, undelivered) in recorded.series.items():
         if stored[series] < samples - undelivered:
             yield Check(
-                SECTION,
                 "problem",
                 f"{series}: {samples - undelivered:,.0f} samples were delivered, but CloudWatch has "
                 f"{stored[series]:,.0f}.",
@@ -89,7 +87,6 @@ def _totals(recorded: Recorded, stored: Mapping[SeriesSummary, float]) -> Check:
     samples = math.fsum(each for each, _ in recorded.series.values())
     undelivered = math.fsum(each for _, each in recorded.series.values())
     return Check(
-        SECTION,
         "ok",
         f"{samples:,.0f} samples of {counted(len(recorded.series), 'metric')} were recorded: "
         f"{samples - undelivered:,.0f} delivered, {undelivered:,.0f} pending or lost. CloudWatch has "
@@ -104,7 +101,6 @@ def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Chec
     others = [str(each) for each in stored if each.metric not in metrics]
     if others:
         yield Check(
-            SECTION,
             "unknown",
             f"The namespace has {counted(len(others), 'other metric')}: {listed(others)}.",
             "They may come from other apps, other processes or an earlier version. Each is billed while it has data.",
@@ -116,7 +112,6 @@ def _quota(client: Any, now: float) -> Check:
     calls = _sums(client, [usage], now - _HOUR, now, "Sum")[usage]
     share = calls / _HOUR / QUOTA_REQUESTS_PER_SECOND
     return Check(
-        SECTION,
         "ok" if calls else "unknown",
         f"The account called PutMetricData {calls:,.0f} times in the last hour: {share:.1%} of the default quota."
         if calls

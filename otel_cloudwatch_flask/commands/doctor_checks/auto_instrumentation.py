@@ -7,7 +7,6 @@ from typing import Final
 
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 
-_SECTION: Final = "Auto-instrumentation"
 _COMMANDS_MODULE: Final = "opentelemetry.instrumentation.auto_instrumentation"
 _EXPORTER_GROUPS: Final = {
     "OTEL_TRACES_EXPORTER": "opentelemetry_traces_exporter",
@@ -33,7 +32,7 @@ def auto_instrumentation_checks(environ: Mapping[str, str]) -> Iterator[Check]:
     if not is_auto_instrumented() and not is_exporter_selected(environ):
         return
     if is_auto_instrumented():
-        yield Check(_SECTION, "ok", "The process was started by opentelemetry-instrument.")
+        yield Check("ok", "The process was started by opentelemetry-instrument.")
     yield _distribution_check()
     for variable, group in _EXPORTER_GROUPS.items() if not environ.get("OTEL_CONFIG_FILE") else ():
         yield _exporter_check(variable, group, environ)
@@ -42,9 +41,9 @@ def auto_instrumentation_checks(environ: Mapping[str, str]) -> Iterator[Check]:
 def _distribution_check() -> Check:
     # The distribution's configurator creates the providers. Without it, only the instrumentations are loaded.
     if entry_points(group="opentelemetry_configurator"):
-        return Check(_SECTION, "ok", "An OpenTelemetry distribution is installed.")
+        return Check("ok", "An OpenTelemetry distribution is installed.")
     finding = "No OpenTelemetry distribution is installed, so opentelemetry-instrument publishes nothing."
-    return Check(_SECTION, "problem", finding, 'Run pip install "otel-cloudwatch-flask[auto]".')
+    return Check("problem", finding, 'Run pip install "otel-cloudwatch-flask[auto]".')
 
 
 def _exporter_check(variable: str, group: str, environ: Mapping[str, str]) -> Check:
@@ -52,9 +51,9 @@ def _exporter_check(variable: str, group: str, environ: Mapping[str, str]) -> Ch
     installed = {each.name for each in entry_points(group=group)}
     missing = [name for name in _names(named) if _entry_point(name, variable, environ) not in {*installed, "none"}]
     if not missing:
-        return Check(_SECTION, "ok", f"{variable} is {named}.")
+        return Check("ok", f"{variable} is {named}.")
     finding = f"{variable} lists {', '.join(missing)}, which is not installed, so opentelemetry-instrument fails."
-    return Check(_SECTION, "problem", finding, f"Set {variable}=none, or install the exporter.")
+    return Check("problem", finding, f"Set {variable}=none, or install the exporter.")
 
 
 def _entry_point(name: str, variable: str, environ: Mapping[str, str]) -> str:

@@ -8,7 +8,6 @@ from typing import Any, Final
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
 from otel_cloudwatch_flask.commands.shared import aws
 
-SECTION: Final = "AWS"
 _CLOCK_TOLERANCE_SECONDS: Final = 60.0
 """A larger clock error puts metrics in the wrong minute. If it reaches 300 seconds, AWS refuses request signatures."""
 _NO_CREDENTIALS: Final = (
@@ -38,9 +37,7 @@ def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
     if target.client is not None and aws.endpoint_of(target.client) is None:
         kind = type(target.client).__name__
         # The client is not a boto3 client, so its endpoint and Region are unknown and cannot be checked.
-        yield Check(
-            SECTION, "ok", f"The app passes its own client, a {kind}, which handles credentials and network access."
-        )
+        yield Check("ok", f"The app passes its own client, a {kind}, which handles credentials and network access.")
     else:
         yield from _boto3_checks(target)
     # Only publishing can prove the permission, because PutMetricData has no dry run.
@@ -52,26 +49,24 @@ def _boto3_checks(target: Target) -> Iterator[Check]:
     try:
         client = target.publishing_client()
     except Exception as error:  # noqa: BLE001 - boto3 raises many unrelated classes
-        yield failed(SECTION, "Cannot create a boto3 client", error)
+        yield failed("Cannot create a boto3 client", error)
         return
-    yield Check(SECTION, "ok", f"Region: {client.meta.region_name}, endpoint: {aws.endpoint_of(client)}.")
+    yield Check("ok", f"Region: {client.meta.region_name}, endpoint: {aws.endpoint_of(client)}.")
     yield from _endpoint(str(aws.endpoint_of(client)))
 
 
 def _credentials(target: Target) -> Check:
     if target.client is not None:
-        return Check(SECTION, "ok", "Credentials: from the client that the app passes.")
+        return Check("ok", "Credentials: from the client that the app passes.")
     if target.keys:
-        return Check(SECTION, "ok", "Credentials: access keys that the app passes (no expiry).")
+        return Check("ok", "Credentials: access keys that the app passes (no expiry).")
     try:
         found = aws.credentials()
     except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        return failed(SECTION, "Cannot load credentials", error)
+        return failed("Cannot load credentials", error)
     if found is None:
-        return Check(SECTION, "problem", "boto3 finds no credentials.", _NO_CREDENTIALS)
-    return Check(
-        SECTION, "ok", f"Credentials: {_METHOD_NAMES.get(found.method, found.method)} ({_expiry(found.expires)})."
-    )
+        return Check("problem", "boto3 finds no credentials.", _NO_CREDENTIALS)
+    return Check("ok", f"Credentials: {_METHOD_NAMES.get(found.method, found.method)} ({_expiry(found.expires)}).")
 
 
 def _expiry(expires: datetime | None) -> str:
@@ -85,33 +80,33 @@ def _endpoint(url: str) -> Iterator[Check]:
     try:
         response = aws.call_endpoint(url)
     except Exception as error:  # noqa: BLE001 - the boundary to botocore
-        yield failed(SECTION, "The endpoint does not respond", error)
+        yield failed("The endpoint does not respond", error)
         return
-    yield Check(SECTION, "ok", f"The endpoint responds in {response.seconds * 1000:.0f} ms.")
+    yield Check("ok", f"The endpoint responds in {response.seconds * 1000:.0f} ms.")
     yield _clock(response.clock_ahead_seconds)
 
 
 def _clock(ahead_seconds: float | None) -> Check:
     if ahead_seconds is None:
-        return Check(SECTION, "unknown", "The endpoint sent no Date header.", "Check the system clock yourself.")
+        return Check("unknown", "The endpoint sent no Date header.", "Check the system clock yourself.")
     if abs(ahead_seconds) <= _CLOCK_TOLERANCE_SECONDS:
-        return Check(SECTION, "ok", f"The system clock is accurate to {max(abs(ahead_seconds), 1):.0f} s.")
+        return Check("ok", f"The system clock is accurate to {max(abs(ahead_seconds), 1):.0f} s.")
     off = f"{abs(ahead_seconds):.0f} s {'slow' if ahead_seconds > 0 else 'fast'}"
     remedy = (
         "Synchronize it with NTP. Otherwise, metrics get wrong timestamps, and AWS rejects requests if the error is "
         "300 s or more."
     )
-    return Check(SECTION, "problem", f"The system clock is {off}.", remedy)
+    return Check("problem", f"The system clock is {off}.", remedy)
 
 
 def _permission(target: Target, *, sends: bool) -> Check:
     if not sends:
         remedy = f"Pass --send to publish one data point of {aws.PROBE_METRIC}."
-        return Check(SECTION, "unknown", "The permission to publish was not checked.", remedy)
+        return Check("unknown", "The permission to publish was not checked.", remedy)
     if not target.namespace:
-        return Check(SECTION, "problem", "There is no namespace to publish to.", "Pass --namespace.")
+        return Check("problem", "There is no namespace to publish to.", "Pass --namespace.")
     try:
         aws.send_probe(target.publishing_client(), target.namespace)
     except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        return failed(SECTION, "Cannot publish a data point", error)
-    return Check(SECTION, "ok", f"CloudWatch accepted a data point of {aws.PROBE_METRIC} in {target.namespace}.")
+        return failed("Cannot publish a data point", error)
+    return Check("ok", f"CloudWatch accepted a data point of {aws.PROBE_METRIC} in {target.namespace}.")

@@ -23,8 +23,6 @@ from otel_cloudwatch_flask.flask_extension.reporter_reader import (
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.sdk.reader import CloudWatchMetricReader, live_readers
 
-_SECTION: Final = "Instrumentation"
-_DUPLICATES: Final = "Duplicates"
 _OTHER_LIBRARYS_READER: Final = (
     "Give the program's exporter to a CloudWatchMetricReader, which a reporter can share. In OpenTelemetry's "
     "configuration file, use pull instead of periodic."
@@ -34,7 +32,7 @@ _OTHER_LIBRARYS_READER: Final = (
 def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
     """Check the reporter, the Flask instrumentation, the global meter provider, and each reader and exporter."""
     if user_app.app is None:
-        yield Check(_SECTION, "unknown", "No app was loaded.", "Run flask --app YOUR_APP cloudwatch doctor.")
+        yield Check("unknown", "No app was loaded.", "Run flask --app YOUR_APP cloudwatch doctor.")
         return
     yield _reporter_check(user_app)
     yield _instrumentation_check(user_app.app)
@@ -42,7 +40,7 @@ def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
     yield from map(_reader_check, live_readers())
     for exporter in _exporters_under_other_readers():
         finding = f"Another library's reader sends all metrics to {_destination(exporter)} in its own thread."
-        yield Check(_SECTION, "ok", finding)
+        yield Check("ok", finding)
 
 
 def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
@@ -53,38 +51,34 @@ def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
         *_exporter_of_environment(environ),
         *_predecessor(),
     ]
-    yield from found or [Check(_DUPLICATES, "ok", "No cause of duplicate metrics was found.")]
+    yield from found or [Check("ok", "No cause of duplicate metrics was found.")]
 
 
 def _reporter_check(user_app: UserApp) -> Check:
     if user_app.has_reporter:
-        return Check(
-            _SECTION, "ok", "The app has a CloudWatchMetricsReporter, which publishes the metrics of add_metric()."
-        )
+        return Check("ok", "The app has a CloudWatchMetricsReporter, which publishes the metrics of add_metric().")
     if live_exporters():
-        return Check(_SECTION, "ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
+        return Check("ok", "The process has a CloudWatch exporter, but no CloudWatchMetricsReporter.")
     launcher = "" if is_auto_instrumented() else " and run the app with opentelemetry-instrument"
     remedy = f"Create CloudWatchMetricsReporter(app), or set OTEL_METRICS_EXPORTER=cloudwatch{launcher}."
-    return Check(_SECTION, "problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
+    return Check("problem", "There is no CloudWatchMetricsReporter and no exporter.", remedy)
 
 
 def _instrumentation_check(app: Flask) -> Check:
     # FlaskInstrumentor has no public API that tells whether an app is instrumented.
     if getattr(app, "_is_instrumented_by_opentelemetry", False):
-        return Check(_SECTION, "ok", "FlaskInstrumentor records the app's requests as http.server.*.")
+        return Check("ok", "FlaskInstrumentor records the app's requests as http.server.*.")
     remedy = "Pass instrument=True to CloudWatchMetricsReporter to record requests."
-    return Check(_SECTION, "unknown", "FlaskInstrumentor does not record the app's requests.", remedy)
+    return Check("unknown", "FlaskInstrumentor does not record the app's requests.", remedy)
 
 
 def _provider_check(provider: metrics.MeterProvider) -> Check:
     if isinstance(provider, MeterProvider):
-        return Check(_SECTION, "ok", "The global MeterProvider accepts readers.")
+        return Check("ok", "The global MeterProvider accepts readers.")
     if _is_placeholder(provider):
-        return Check(
-            _SECTION, "unknown", "No global MeterProvider is set.", "Only the reporter's metrics are published."
-        )
+        return Check("unknown", "No global MeterProvider is set.", "Only the reporter's metrics are published.")
     remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
-    return Check(_SECTION, "problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
+    return Check("problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
 
 
 def _reader_check(reader: CloudWatchMetricReader) -> Check:
@@ -93,7 +87,7 @@ def _reader_check(reader: CloudWatchMetricReader) -> Check:
     if not isinstance(reader, ReporterReader) or reader.has_priority(reader.exporter.resource):
         published += ["all metrics that belong to no reporter"]
     finding = f"A reader ({thread}) sends to {_destination(reader.exporter)}. It publishes {', and '.join(published)}."
-    return Check(_SECTION, "ok", finding)
+    return Check("ok", finding)
 
 
 def _destination(exporter: CloudWatchMetricExporter) -> str:
@@ -121,7 +115,7 @@ def _readers_of_one_destination() -> Iterator[Check]:
             if reader.exporter.client is other.client and _target(reader.settings) == _target(settings):
                 finding = f"Two readers send to {_destination(other)}: the reporter's own and the program's."
                 remedy = _sharing(reader.settings, settings) if other in programs else _OTHER_LIBRARYS_READER
-                yield Check(_DUPLICATES, "problem", finding, remedy)
+                yield Check("problem", finding, remedy)
 
 
 def _target(settings: Settings) -> tuple[str | None, str | None]:
@@ -142,7 +136,7 @@ def _exporters_on_one_provider() -> Iterator[Check]:
     for (namespace, _), count in targets.items():
         if count > 1:
             finding = f"The global MeterProvider has {count} CloudWatch exporters for the namespace {namespace}."
-            yield Check(_DUPLICATES, "problem", finding, "Remove all but one.")
+            yield Check("problem", finding, "Remove all but one.")
 
 
 def _exporters_under_other_readers() -> list[CloudWatchMetricExporter]:
@@ -155,11 +149,11 @@ def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:
     if is_exporter_selected(environ) and programs_exporters() and not is_auto_instrumented():
         finding = "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself."
         remedy = "opentelemetry-instrument would add a second exporter: remove one of the two."
-        yield Check(_DUPLICATES, "problem", finding, remedy)
+        yield Check("problem", finding, remedy)
 
 
 def _predecessor() -> Iterator[Check]:
     if "flask_cloudwatch_metric" in sys.modules:
         finding = "The program also imports flask_cloudwatch_metric, which publishes its metrics separately."
         remedy = "Import CloudWatchMetricsReporter from otel_cloudwatch_flask instead."
-        yield Check(_DUPLICATES, "problem", finding, remedy)
+        yield Check("problem", finding, remedy)

@@ -14,7 +14,6 @@ from typing import Final
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
 from otel_cloudwatch_flask.config import is_in_lambda
 
-SECTION: Final = "Server"
 _THREAD_OPTIONS: Final = ("enable-threads", "threads")
 _LAMBDA_DELIVERY: Final = {
     "api": "sends its metrics before it ends. OUTPUT=emf would write them to the log instead, without the wait.",
@@ -36,7 +35,7 @@ def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str, ou
     ]
     if not found:
         finding = "No server configuration was found. If the app runs under uWSGI, set enable-threads."
-        found = [Check(SECTION, "ok", finding)]
+        found = [Check("ok", finding)]
     yield from found
 
 
@@ -44,11 +43,11 @@ def _lambda_checks(environ: Mapping[str, str], flush: str, output: str) -> Itera
     if not is_in_lambda(environ):
         return
     if flush == "sync":
-        yield Check(SECTION, "ok", f"AWS Lambda: each invocation {_LAMBDA_DELIVERY[output]}")
+        yield Check("ok", f"AWS Lambda: each invocation {_LAMBDA_DELIVERY[output]}")
     else:
         # Lambda freezes the process between invocations, so a background thread may never send.
         finding = f"AWS Lambda with FLUSH={flush}: no thread runs between invocations."
-        yield Check(SECTION, "problem", finding, "Remove FLUSH; the default on Lambda is sync.")
+        yield Check("problem", finding, "Remove FLUSH; the default on Lambda is sync.")
 
 
 def _uwsgi_checks(directory: Path, flush: str) -> Iterator[Check]:
@@ -59,16 +58,16 @@ def _uwsgi_checks(directory: Path, flush: str) -> Iterator[Check]:
         yield _thread_check(path, options, flush)
         if "die-on-term" in options and "hook-master-start" not in options:
             finding = f"uWSGI ({path.name}) sets die-on-term: busy workers are killed before their final flush."
-            yield Check(SECTION, "problem", finding, "Add hook-master-start = unix_signal:15 gracefully_kill_them_all.")
+            yield Check("problem", finding, "Add hook-master-start = unix_signal:15 gracefully_kill_them_all.")
 
 
 def _thread_check(path: Path, options: Mapping[str, str], flush: str) -> Check:
     if any(options.get(name, "false").lower() not in _FALSE for name in _THREAD_OPTIONS):
-        return Check(SECTION, "ok", f"uWSGI ({path.name}): threads are enabled.")
+        return Check("ok", f"uWSGI ({path.name}): threads are enabled.")
     if flush == "sync":
-        return Check(SECTION, "ok", f"uWSGI ({path.name}): threads are disabled, but FLUSH=sync needs none.")
+        return Check("ok", f"uWSGI ({path.name}): threads are disabled, but FLUSH=sync needs none.")
     remedy = "Set enable-threads = true, or FLUSH=sync."
-    return Check(SECTION, "problem", f"uWSGI ({path.name}) does not set enable-threads: nothing is sent.", remedy)
+    return Check("problem", f"uWSGI ({path.name}) does not set enable-threads: nothing is sent.", remedy)
 
 
 def _uwsgi_options(path: Path) -> dict[str, str] | None:
@@ -85,7 +84,7 @@ def _uwsgi_options(path: Path) -> dict[str, str] | None:
 def _gunicorn_checks() -> Iterator[Check]:
     if importlib.util.find_spec("gunicorn"):
         finding = "gunicorn is installed. It needs no configuration, but do not use --preload with UvicornWorker."
-        yield Check(SECTION, "ok", finding)
+        yield Check("ok", finding)
 
 
 def _gevent_checks() -> Iterator[Check]:
@@ -93,7 +92,7 @@ def _gevent_checks() -> Iterator[Check]:
     if monkey is None:
         return
     if monkey.is_module_patched("threading"):
-        yield Check(SECTION, "ok", "gevent: threading is patched, so the reader runs in a greenlet.")
+        yield Check("ok", "gevent: threading is patched, so the reader runs in a greenlet.")
     else:
         remedy = "Unless the server does it, call gevent.monkey.patch_all() before all other imports."
-        yield Check(SECTION, "unknown", "gevent is imported, but threading is not patched.", remedy)
+        yield Check("unknown", "gevent is imported, but threading is not patched.", remedy)

@@ -8,18 +8,16 @@ from otel_cloudwatch_flask.commands.shared.user_app import UserApp
 from otel_cloudwatch_flask.config import KEYS, Key, misspelt_settings, sdk_is_disabled
 from otel_cloudwatch_flask.errors import ConfigurationError
 
-SECTION = "Settings"
-
 
 def settings_checks(user_app: UserApp) -> Iterator[Check]:
     """Report every setting's value and source, likely misspellings of settings, and whether the SDK is disabled."""
     _, app_config, environ = user_app.setting_sources
     yield from (_setting(user_app, key) for key in KEYS)
     for name, meant in misspelt_settings(app_config, environ).items():
-        yield Check(SECTION, "problem", f"Unknown setting {name} is ignored.", f"Did you mean {meant}?")
+        yield Check("problem", f"Unknown setting {name} is ignored.", f"Did you mean {meant}?")
     if sdk_is_disabled(environ):
         finding = "OTEL_SDK_DISABLED is true: nothing is recorded or sent."
-        yield Check(SECTION, "unknown", finding, "Unset it to send metrics.")
+        yield Check("unknown", finding, "Unset it to send metrics.")
 
 
 def described(value: object) -> str:
@@ -37,10 +35,10 @@ def _setting(user_app: UserApp, key: Key) -> Check:
     try:
         value = user_app.value(key.name)
     except ConfigurationError as error:
-        return Check(SECTION, "problem", f"{key.name}: {error}", "The app does not start with this value.")
+        return Check("problem", f"{key.name}: {error}", "The app does not start with this value.")
     source = user_app.source(key.name)
     finding = f"{key.name}: {described(value)} ({_described_source(key, source)})"
-    return Check(SECTION, "ok", finding, is_default=source is None)
+    return Check("ok", finding, is_default=source is None)
 
 
 def _described_source(key: Key, source: str | None) -> str:
