@@ -28,18 +28,19 @@ _USAGE: Final = (("Class", "None"), ("Resource", "PutMetricData"), ("Service", "
 """Dimensions of the metric that counts calls:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Usage-Metrics.html.
 """
+_MISSING: Final = (
+    "New data can take two minutes to appear, so run the audit again. If samples are still missing, check that you use "
+    "the Region and account of the process."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a process recorded from ``started`` to ``now``, both in Unix seconds, according to its live page.
-
-    ``series`` maps each series to the number of its samples, and the number of those that are pending or lost.
-    """
+    """What a process recorded from ``started`` to ``now``, both in Unix seconds, according to its live page."""
 
     started: float
     now: float
-    series: Mapping[SeriesSummary, tuple[float, float]]
+    series: Sequence[SeriesSummary]
 
     @classmethod
     def read(cls, source: str) -> "Recorded":
@@ -48,15 +49,13 @@ class Recorded:
 
     @classmethod
     def _of(cls, document: Any) -> "Recorded":
-        summaries = document_from(document).series
+        series = document_from(document).series
         try:
-            pairs = zip(summaries, document["series"], strict=True)
-            series = {each: (each.samples, finite(raw["undelivered"])) for each, raw in pairs}
             # If the clock was set back, the process started later than now.
             started, now = sorted((finite(document["started"]), finite(document["now"])))
-            return cls(started, now, series)
         except (LookupError, TypeError, OverflowError) as error:
             raise ValueError("it is not the data.json of a live page") from error
+        return cls(started, now, series)
 
 
 def audit_checks(target: Target, recorded: Recorded) -> Iterator[Check]:
@@ -68,27 +67,23 @@ def audit_checks(target: Target, recorded: Recorded) -> Iterator[Check]:
 
 
 def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:
-    stored = _sums(client, [*recorded.series], recorded.started, recorded.now, "SampleCount")
-    yield _totals(recorded, stored)
-    for series, (samples, undelivered) in recorded.series.items():
-        if stored[series] < samples - undelivered:
-            yield Check(
-                "problem",
-                f"{series}: {samples - undelivered:,.0f} samples were delivered, but CloudWatch has "
-                f"{stored[series]:,.0f}.",
-                "New data can take two minutes to appear, so run the audit again. If samples are still missing, check "
-                "that you use the Region and account of the process.",
-            )
-    yield from _other_metrics(client, [*recorded.series])
+    stored = _sums(client, recorded.series, recorded.started, recorded.now, "SampleCount")
+    yield _totals(recorded.series, stored)
+    for series in recorded.series:
+        delivered = series.samples - series.undelivered
+        if stored[series] < delivered:
+            finding = f"{series}: {delivered:,.0f} samples were delivered, but CloudWatch has {stored[series]:,.0f}."
+            yield Check("problem", finding, _MISSING)
+    yield from _other_metrics(client, recorded.series)
     yield _quota(client, recorded.now)
 
 
-def _totals(recorded: Recorded, stored: Mapping[SeriesSummary, float]) -> Check:
-    samples = math.fsum(each for each, _ in recorded.series.values())
-    undelivered = math.fsum(each for _, each in recorded.series.values())
+def _totals(every: Sequence[SeriesSummary], stored: Mapping[SeriesSummary, float]) -> Check:
+    samples = math.fsum(each.samples for each in every)
+    undelivered = math.fsum(each.undelivered for each in every)
     return Check(
         "ok",
-        f"{samples:,.0f} samples of {counted(len(recorded.series), 'metric')} were recorded: "
+        f"{samples:,.0f} samples of {counted(len(every), 'metric')} were recorded: "
         f"{samples - undelivered:,.0f} delivered, {undelivered:,.0f} pending or lost. CloudWatch has "
         f"{math.fsum(stored.values()):,.0f}, including those of other processes.",
     )
@@ -110,13 +105,11 @@ def _other_metrics(client: Any, known: Iterable[SeriesSummary]) -> Iterator[Chec
 def _quota(client: Any, now: float) -> Check:
     usage = SeriesSummary("AWS/Usage", "CallCount", _USAGE)
     calls = _sums(client, [usage], now - _HOUR, now, "Sum")[usage]
+    if not calls:
+        return Check("unknown", "CloudWatch has no usage metrics for PutMetricData in this Region.")
     share = calls / _HOUR / QUOTA_REQUESTS_PER_SECOND
-    return Check(
-        "ok" if calls else "unknown",
-        f"The account called PutMetricData {calls:,.0f} times in the last hour: {share:.1%} of the default quota."
-        if calls
-        else "CloudWatch has no usage metrics for PutMetricData in this Region.",
-    )
+    finding = f"The account called PutMetricData {calls:,.0f} times in the last hour: {share:.1%} of the default quota."
+    return Check("ok", finding)
 
 
 def _sums(

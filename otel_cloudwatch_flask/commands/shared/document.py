@@ -33,7 +33,7 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SeriesSummary:
-    """A CloudWatch metric published in one unit.
+    """A CloudWatch metric published in one unit. ``undelivered`` is the number of its samples that are pending or lost.
 
     ListMetrics returns only namespaces, names and dimensions, so the other fields of its metrics have their defaults.
     """
@@ -45,6 +45,7 @@ class SeriesSummary:
     samples: float = 0.0
     flushes: int = 0
     p99: float | None = None
+    undelivered: float = 0.0
     last_datum: Datum | None = field(default=None, compare=False)
 
     @property
@@ -139,6 +140,7 @@ def _series_from(value: Any) -> SeriesSummary:
             samples=finite(value.get("samples", 0.0)),
             flushes=len(value.get("flushes", ())),
             p99=None if p99 is None else finite(p99),
+            undelivered=finite(value.get("undelivered", 0.0)),
             last_datum=last_datum and datum_of(last_datum),
         )
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
