@@ -1,7 +1,7 @@
 """``preview``: show what an app would send to CloudWatch."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -109,12 +109,11 @@ def observe(app: Flask, requests: Sequence[Request], times: int) -> tuple[list[R
 
 
 def _result(app: Flask, request: Request) -> RequestResult:
-    path, method, body, content_type = request
     try:
-        with app.test_client().open(path, method=method, data=body, content_type=content_type) as response:
-            return RequestResult(method, path, response.status_code)
+        with app.test_client().open(**request._asdict()) as response:
+            return RequestResult(request.method, request.path, response.status_code)
     except Exception as error:  # noqa: BLE001 - the user's views may raise anything
-        return RequestResult(method, path, None, f"{type(error).__name__}: {error}")
+        return RequestResult(request.method, request.path, None, f"{type(error).__name__}: {error}")
 
 
 def _flush() -> None:
@@ -141,19 +140,18 @@ def _require_dry_run(user_app: UserApp) -> None:
 
 
 def _show(results: Sequence[RequestResult], document: Mapping[str, Any]) -> None:
-    for line in _result_lines(results):
-        click.echo(line)
+    _show_results(results)
     for namespace, series in groupby(document["series"], lambda each: each["namespace"]):
         _show_namespace(namespace, list(series))
     click.echo()
     click.echo(_summary(document))
 
 
-def _result_lines(results: Sequence[RequestResult]) -> Iterator[str]:
+def _show_results(results: Sequence[RequestResult]) -> None:
     for result, count in Counter(results).items():
         outcome = escaped(result.error, 60) if result.error else str(result.status)
         times = f" ({count} times)" if count > 1 else ""
-        yield f"{escaped(result.method, 10)} {escaped(result.path, terminal_width() - 40)} {outcome}{times}"
+        click.echo(f"{escaped(result.method, 10)} {escaped(result.path, terminal_width() - 40)} {outcome}{times}")
 
 
 def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None:

@@ -69,15 +69,15 @@ def test_the_output_of_the_demo_can_be_piped_into_cost() -> None:
 @pytest.mark.parametrize(
     ("fleet", "background", "interval", "sync"),
     [
-        (Fleet(), 0.1, 1 / 60, None),
-        (Fleet(processes=40), 4.0, 40 / 60, None),
-        (Fleet(processes=40, requests_per_second=1), 1.0, 40 / 60, 1.0),
-        (Fleet(processes=2, requests_per_second=500), 0.2, 2 / 60, 500.0),
-        (Fleet(requests_per_second=0), 1 / 60, 1 / 60, 1 / 60),
-        (Fleet(export_interval_seconds=5), 0.2, 0.2, None),
-        (Fleet(flush_min_interval_seconds=5), 0.2, 1 / 60, None),
-        (Fleet(flush_min_interval_seconds=0), None, 1 / 60, None),
-        (Fleet(flush_min_interval_seconds=0, requests_per_second=7), 7.0, 1 / 60, 7.0),
+        (Fleet(1, None, 10, 60), 0.1, 1 / 60, None),
+        (Fleet(40, None, 10, 60), 4.0, 40 / 60, None),
+        (Fleet(40, 1, 10, 60), 1.0, 40 / 60, 1.0),
+        (Fleet(2, 500, 10, 60), 0.2, 2 / 60, 500.0),
+        (Fleet(1, 0, 10, 60), 1 / 60, 1 / 60, 1 / 60),
+        (Fleet(1, None, 10, 5), 0.2, 0.2, None),
+        (Fleet(1, None, 5, 60), 0.2, 1 / 60, None),
+        (Fleet(1, None, 0, 60), None, 1 / 60, None),
+        (Fleet(1, 7, 0, 60), 7.0, 1 / 60, 7.0),
     ],
 )
 def test_calls_follow_from_policy_and_processes(

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
@@ -241,12 +242,10 @@ def _unique(text: str, others: Iterable[str], suffix: str, length: int) -> str:
 
     Case is ignored, because Terraform's resources have lowercase names.
     """
-    taken, number, unique = set(map(str.lower, others)), 1, text[:length]
-    while unique.lower() in taken:
-        number += 1
-        end = suffix.format(number)
-        unique = text[: length - len(end)] + end
-    return unique
+    taken = set(map(str.lower, others))
+    ends = chain([""], map(suffix.format, count(2)))
+    candidates = (text[: length - len(end)] + end for end in ends)
+    return next(candidate for candidate in candidates if candidate.lower() not in taken)
 
 
 def printable(text: str) -> str:

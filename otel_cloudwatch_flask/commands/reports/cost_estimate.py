@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.shared.document import Metric, SeriesSummary
-from otel_cloudwatch_flask.config import (
-    DEFAULT_EXPORT_INTERVAL_SECONDS,
-    DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
-    FlushPolicy,
-)
+from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
@@ -27,10 +23,10 @@ class Fleet:
     ``requests_per_second`` is ``None`` if the request rate is unknown.
     """
 
-    processes: int = 1
-    requests_per_second: float | None = None
-    flush_min_interval_seconds: float = DEFAULT_FLUSH_MIN_INTERVAL_SECONDS
-    export_interval_seconds: float = DEFAULT_EXPORT_INTERVAL_SECONDS
+    processes: int
+    requests_per_second: float | None
+    flush_min_interval_seconds: float
+    export_interval_seconds: float
 
     def calls_per_second(self, policy: FlushPolicy) -> float | None:
         """Return the total rate of calls to CloudWatch, or ``None`` if it depends on an unknown request rate.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
@@ -82,7 +82,7 @@ def dashboard(series: Sequence[SeriesSummary], *, region: str, name: str) -> Das
     Most metrics are found by search expressions, so that the charts include routes, statuses and other dimension values
     that are published later.
     """
-    charts = _fitting(_charts(series))
+    charts = _fitting([*_charts(series)])
     shown = {each.metric for chart in charts for each in chart.series[:_MAX_METRICS_PER_CHART]}
     widgets = [_widget(number, chart, region) for number, chart in enumerate(charts)]
     omitted = tuple(each for each in series if each.metric not in shown)
@@ -194,17 +194,11 @@ def _label_of(group: Sequence[SeriesSummary]) -> str:
     return f"{_plain(group[0].name)} {_values_of(dimensions[:_MAX_DIMENSIONS_PER_LABEL])}".rstrip()
 
 
-def _fitting(charts: Iterable[_Chart]) -> list[_Chart]:
+def _fitting(charts: Sequence[_Chart]) -> list[_Chart]:
     """Return the leading charts that together stay within CloudWatch's limit for a dashboard."""
     # The most important charts come first, so a smaller chart must not take the place of one that does not fit.
-    fitting: list[_Chart] = []
-    metrics = 0
-    for chart in charts:
-        metrics += len(chart.lines)
-        if metrics > _MAX_METRICS_PER_DASHBOARD:
-            break
-        fitting.append(chart)
-    return fitting
+    totals = accumulate(len(chart.lines) for chart in charts)
+    return [chart for chart, total in zip(charts, totals, strict=True) if total <= _MAX_METRICS_PER_DASHBOARD]
 
 
 def _widget(number: int, chart: _Chart, region: str) -> dict[str, Any]:

@@ -14,11 +14,11 @@ _FORM: Final = "application/x-www-form-urlencoded"
 
 
 class Request(NamedTuple):
-    """A request to the app. ``path`` includes the query string."""
+    """The arguments with which Flask's test client makes a request. ``path`` includes the query string."""
 
     path: str
     method: str = "GET"
-    body: str = ""
+    data: str = ""
     content_type: str | None = None
 
 
