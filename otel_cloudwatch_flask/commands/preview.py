@@ -117,13 +117,20 @@ def _result(app: Flask, request: Request) -> RequestResult:
 
 
 def _flush() -> None:
-    """Export all measurements, including any that the SDK's own readers collect for a CloudWatch exporter."""
+    """Export all measurements, including any that the SDK's own readers collect for a CloudWatch exporter.
+
+    Raises :class:`CommandError` if any of the global meter provider's readers fails, because they are flushed together.
+    """
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
     provider = metrics.get_meter_provider()
     exporters_of_other_readers = {*programs_exporters()} - {reader.exporter for reader in live_readers()}
     if exporters_of_other_readers and isinstance(provider, MeterProvider):
-        provider.force_flush()
+        try:
+            provider.force_flush()
+        except Exception as error:  # the SDK raises no subclass, and lists the readers' errors in several lines
+            message = escaped(" ".join(str(error).split()), 500)
+            raise CommandError(f"The metrics of the app cannot be collected: {message}") from error
 
 
 def _require_dry_run(user_app: UserApp) -> None:

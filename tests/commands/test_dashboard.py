@@ -176,6 +176,16 @@ def test_a_search_is_valid_for_any_name() -> None:
     assert 'MetricName="C:\\\\Reads \\"hot\\""' in searches[0]
 
 
+def test_requests_in_a_namespace_that_a_search_cannot_name() -> None:
+    """The series of requests are listed individually too, because a single quote would end the search."""
+    quoted = SeriesSummary("Joe's", "http.server.duration", duration("/").dimensions, "Milliseconds")
+    made = body_of(quoted, duration("/"))
+    for each in (quoted, duration("/")):
+        assert (*each.metric[:2], *sum(each.dimensions, ())) in shown(made, [duration("/")])
+    lines = [line[-1] for chart in charts(made).values() for line in chart["metrics"]]
+    assert not any("Joe" in line.get("expression", "") for line in lines)
+
+
 @pytest.mark.parametrize("number", [150, 700, 3000])
 def test_large_apps_stay_within_the_limits(number: int) -> None:
     """Charts are split to fit, and series beyond the limits are reported."""

@@ -124,6 +124,37 @@ def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:
     assert max(map(len, ended.stdout.splitlines())) <= 100
 
 
+def test_a_reader_that_fails(tmp_path: Path) -> None:
+    """If a reader of the app fails, the metrics may be incomplete, so its error is printed instead."""
+    program = """
+        from flask import Flask
+        from opentelemetry import metrics
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader, PeriodicExportingMetricReader
+        from otel_cloudwatch_flask import CloudWatchMetricExporter
+
+        class BrokenReader(InMemoryMetricReader):
+            def force_flush(self, timeout_millis=10_000):
+                raise RuntimeError("unreachable")
+
+        readers = [BrokenReader(), PeriodicExportingMetricReader(CloudWatchMetricExporter("Shop"))]
+        metrics.set_meter_provider(MeterProvider(readers))
+        app = Flask(__name__)
+
+        @app.get("/")
+        def index():
+            metrics.get_meter("shop").create_counter("visits").add(1)
+            return ""
+        """
+    (tmp_path / "shop_app.py").write_text(textwrap.dedent(program), "utf-8")
+    ended = run_flask(tmp_path / "shop_app.py", "preview")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "Error: The metrics of the app cannot be collected: MeterProvider.force_flush failed"
+    )
+    assert ended.stderr.endswith("BrokenReader: RuntimeError('unreachable')\n")
+
+
 def test_views_that_record_nothing(tmp_path: Path) -> None:
     """The exit status says that no metrics would be published."""
     path = app_file(tmp_path, views="@app.get('/unmeasured')\n        def unmeasured():\n            return ''")

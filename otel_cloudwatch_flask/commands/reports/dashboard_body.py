@@ -90,7 +90,7 @@ def dashboard(series: Sequence[SeriesSummary], *, region: str, name: str) -> Das
 
 
 def _charts(every: Sequence[SeriesSummary]) -> Iterator[_Chart]:
-    requests = request_series(every)
+    requests = request_series(filter(_is_searchable, every))
     if requests:
         yield from _request_charts(requests)
     of_requests = {each.series.metric for each in requests}
@@ -131,6 +131,11 @@ def _search(namespace: str, name: str, terms: str, statistic: str, label: str) -
     namespace, name = (text.translate(_ESCAPED_IN_SEARCHES) for text in (namespace, name))
     search = f'Namespace="{namespace}" MetricName="{name}" {terms}'.rstrip()
     return [{"expression": f"SEARCH('{search}', '{statistic}', {_PERIOD_SECONDS})", "label": label}]
+
+
+def _is_searchable(series: SeriesSummary) -> bool:
+    """Return whether a search can name the series. The search syntax has no escape sequence for single quotes."""
+    return "'" not in series.namespace + series.name
 
 
 def _values_of(dimensions: Iterable[str]) -> str:
@@ -179,13 +184,12 @@ def _lines(every: Iterable[SeriesSummary], statistic: str, routes: Mapping[str, 
     these names exclude series with a route, which the request charts show.
     """
     for (namespace, name), group in groupby(every, lambda each: each.metric[:2]):
-        # The search syntax has no escape sequence for single quotes.
-        if "'" in namespace + name:
-            yield from (_Line(_metric(each), [each]) for each in group)
-        else:
-            series = list(group)
+        series = list(group)
+        if _is_searchable(series[0]):
             terms = f'NOT "{routes[name]}"' if name in routes else ""
             yield _Line(_search(namespace, name, terms, statistic, _label_of(series)), series)
+        else:
+            yield from (_Line(_metric(each), [each]) for each in series)
 
 
 def _label_of(group: Sequence[SeriesSummary]) -> str:
