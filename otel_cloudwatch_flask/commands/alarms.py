@@ -6,7 +6,7 @@ import click
 
 from otel_cloudwatch_flask.commands.reports.alarm_template import Thresholds, alarms
 from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, echo_output, template_options
-from otel_cloudwatch_flask.commands.shared.command import Command
+from otel_cloudwatch_flask.commands.shared.command import Command, FloatRange
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
 from otel_cloudwatch_flask.terminal import counted
 
@@ -15,7 +15,7 @@ from otel_cloudwatch_flask.terminal import counted
 @series_options
 @click.option(
     "--failure-percent",
-    type=click.FloatRange(0, 100),
+    type=FloatRange(0, 100),
     default=1.0,
     help="Alarm when more than this percentage of a route's responses are 5xx.",
 )
@@ -27,7 +27,7 @@ from otel_cloudwatch_flask.terminal import counted
 )
 @click.option(
     "--latency",
-    type=click.FloatRange(0, min_open=True),
+    type=FloatRange(0, min_open=True),
     help="Alarm when p99 exceeds this many seconds (default: 2 to 3 times the observed p99 and at least 0.1, or 1 if "
     "no p99 is known).",
 )

@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
     emf_bytes,
 )
 from otel_cloudwatch_flask.commands.reports.cost_gate import Growth, growth, largest_share
-from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, FloatRange, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import Document, Metric, from_option, read_document
 from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
 from otel_cloudwatch_flask.config import FlushPolicy, Output
@@ -37,27 +37,27 @@ _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_second
 @click.option("--flush", type=click.Choice(POLICIES), help="Flush policy (default: the app's setting).")
 @click.option(
     "--rate",
-    type=click.FloatRange(0),
+    type=FloatRange(0),
     help="Requests per second to all processes together. Without --rate, processes are assumed to be always busy, and "
     "sync is not estimated.",
 )
 @click.option(
     "--flush-min-interval",
     _FIELDS[1],
-    type=click.FloatRange(0),
+    type=FloatRange(0),
     help="Minimum seconds between flushes triggered by requests (default: the app's setting).",
 )
 @click.option(
     "--export-interval",
     _FIELDS[2],
-    type=click.FloatRange(0, min_open=True),
+    type=FloatRange(0, min_open=True),
     help="Seconds between periodic flushes (default: the app's setting).",
 )
 @click.option(
     "--max",
     "max_dollars",
     metavar="DOLLARS",
-    type=click.FloatRange(0),
+    type=FloatRange(0),
     help="Fail if the monthly total exceeds this amount.",
 )
 @click.option("--against", metavar="FILE|URL|-", help="Fail if metrics or dimensions were added since this document.")
@@ -119,10 +119,10 @@ def _estimated(
     # The app's settings are the defaults, so that the estimate is for the app as it is configured.
     flush, *seconds = (user_app.value(name.upper()) if given[name] is None else given[name] for name in _FIELDS)
     fleet = Fleet(given["processes"], given["rate"], *seconds)
-    document = read_document(source) if source else Document(())
+    document = Document(()) if source is None else read_document(source)
     every = billed(document.series)
     number = len(every) if metrics is None else metrics
-    flush_bytes = emf_bytes(document.series) if source else number * EMF_BYTES_PER_METRIC
+    flush_bytes = emf_bytes(document.series) if metrics is None else number * EMF_BYTES_PER_METRIC
     rates = _flush_rates(fleet, document.requests_per_second).items()
     costs = {
         "api": {policy: monthly_cost(metrics=number, requests_per_second=rate) for policy, rate in rates},
@@ -130,7 +130,7 @@ def _estimated(
             policy: monthly_cost(metrics=number, log_bytes_per_second=rate * flush_bytes) for policy, rate in rates
         },
     }
-    grown = growth(billed(read_document(against).series), every) if against else []
+    grown = [] if against is None else growth(billed(read_document(against).series), every)
     rules = by_rule(every, user_app.value("RULES"))
     return _Result(number, fleet, flush, user_app.value("OUTPUT"), costs, every, rules, grown)
 

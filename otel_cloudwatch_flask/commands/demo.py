@@ -7,7 +7,14 @@ from typing import Final, get_args
 
 import click
 
-from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.command import (
+    EXIT_PROBLEM,
+    Command,
+    CommandError,
+    FloatRange,
+    echo_json,
+    json_option,
+)
 from otel_cloudwatch_flask.config import Output
 
 _COMPARE_DEFAULTS: Final = (5.0, 100.0)
@@ -18,10 +25,8 @@ _REQUIRED_MODULES: Final = ("rich.progress", "waitress")
 
 
 @click.command(cls=Command)
-@click.option(
-    "--seconds", type=click.FloatRange(0.5, 3600), help="Seconds of traffic (default: 5, or 3600 with --serve)."
-)
-@click.option("--rate", type=click.FloatRange(1, 2000), help="Requests per second (default: 100, or 20 with --serve).")
+@click.option("--seconds", type=FloatRange(0.5, 3600), help="Seconds of traffic (default: 5, or 3600 with --serve).")
+@click.option("--rate", type=FloatRange(1, 2000), help="Requests per second (default: 100, or 20 with --serve).")
 @click.option("--serve", is_flag=True, help="Keep the shop and its live page running until Ctrl-C.")
 @click.option("--output", type=click.Choice(get_args(Output)), default="api", help="Make API calls or write EMF lines.")
 @json_option("the comparison or, with --serve, the URLs")

@@ -60,7 +60,7 @@ def command(
 
     Exit status: 0 if there are no problems, 1 if there are, 2 if the --audit data cannot be read.
     """  # noqa: D301 - click takes \b for "do not wrap"
-    recorded = Recorded.read(source) if source else None
+    recorded = None if source is None else Recorded.read(source)
     checks = _checks(context, namespace, recorded, sends=sends)
     is_healthy = not any(check.status == "problem" for check in checks)
     if as_json:

@@ -74,7 +74,7 @@ def command(context: click.Context, /, namespaces: tuple[str, ...], source: str 
 def _namespaces(context: click.Context, given: tuple[str, ...], source: str | None) -> list[str]:
     if given:
         return list(dict.fromkeys(given))
-    namespaces = read_document(source).namespaces if source else namespaces_of(load_user_app(context))
+    namespaces = namespaces_of(load_user_app(context)) if source is None else read_document(source).namespaces
     if not namespaces:
         raise CommandError(
             "No namespace is configured: pass --namespace NAME, or run flask --app YOUR_APP cloudwatch policy."

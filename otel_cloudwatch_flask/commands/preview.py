@@ -68,7 +68,7 @@ def command(context: click.Context, paths: tuple[str, ...], file: str | None, ti
     if app is None:
         raise CommandError("No app to preview: run flask --app YOUR_APP cloudwatch preview.")
     _require_dry_run(user_app)
-    requests = [*map(Request, paths), *(read_requests(file) if file else ())]
+    requests = [*map(Request, paths), *(() if file is None else read_requests(file))]
     results, document = observe(app, requests or [*map(Request, requestable_paths(app))], times)
     if as_json:
         # A preview cannot know how often the app will call CloudWatch in production.

@@ -16,7 +16,7 @@ from otel_cloudwatch_flask.commands.reports.scaling_template import (
 )
 from otel_cloudwatch_flask.commands.reports.template_formats import FORMATS, echo_output, template_options
 from otel_cloudwatch_flask.commands.shared import aws
-from otel_cloudwatch_flask.commands.shared.command import Command, CommandError
+from otel_cloudwatch_flask.commands.shared.command import Command, CommandError, FloatRange
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.commands.shared.series_source import selected_series, series_options
 from otel_cloudwatch_flask.terminal import escaped, listed
@@ -54,7 +54,7 @@ def _known_dimension(value: str) -> str:
     "--statistic", type=click.Choice(STATISTICS), default=STATISTICS[0], help="Statistic of the metric over one minute."
 )
 @click.option(
-    "--target", "value", required=True, type=click.FloatRange(0, min_open=True), help="Target value of the statistic."
+    "--target", "value", required=True, type=FloatRange(0, min_open=True), help="Target value of the statistic."
 )
 @click.option("--resource", required=True, metavar="ID", help="Resource to scale: service/CLUSTER/SERVICE for ECS.")
 @click.option(

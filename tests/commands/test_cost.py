@@ -325,10 +325,17 @@ def _preview(folder: Path, source: str) -> str:
     [
         (["--metrics", "3", "--against", "main.json"], "--against compares metrics, so it requires --from."),
         (["--metrics", "3", "--max", "30", "--flush", "sync"], "--max requires --rate"),
+        (["--metrics", "3", "--max", "nan"], "nan is not a finite number."),
+        (["--from", "", "--max", "30"], "Cannot read : Is a directory."),
+        (["--from", "seen.json", "--against", ""], "Cannot read : Is a directory."),
     ],
 )
-def test_a_gate_that_cannot_decide_is_an_error(arguments: list[str], message: str) -> None:
-    """If a number to compare is unknown, neither option passes silently."""
+def test_a_gate_that_cannot_decide_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    """If a number to compare is unknown or a variable in a CI job is empty, neither option passes silently."""
+    monkeypatch.chdir(tmp_path)
+    Path("seen.json").write_text('{"series": []}', "utf-8")
     result = CliRunner().invoke(main, ["cost", *arguments])
     assert result.exit_code == 2
     assert message in result.output

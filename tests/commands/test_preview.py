@@ -163,6 +163,13 @@ def test_views_that_record_nothing(tmp_path: Path) -> None:
     assert ended.stdout.endswith("These requests would publish no metrics.\n")
 
 
+def test_an_empty_file_name(tmp_path: Path) -> None:
+    """An empty name is an error, so that not all routes are requested instead."""
+    ended = run_flask(app_file(tmp_path), "preview", "--requests", "")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "Error: Cannot read requests from : Is a directory.\n"
+
+
 def test_an_app_is_required() -> None:
     """The message says how to select an app."""
     result = CliRunner().invoke(main, ["preview"])

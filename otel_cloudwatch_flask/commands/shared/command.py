@@ -1,7 +1,8 @@
-"""Exit codes, the ``--json`` option, and base classes for commands and their group."""
+"""Exit codes, the ``--json`` option, the type of numeric options, and base classes for commands and their group."""
 
 import importlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -42,6 +43,17 @@ class StoppedError(CommandError):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message without "Error: ", because an interruption is not an error."""
         click.echo(self.message, file=file, err=True)
+
+
+class FloatRange(click.FloatRange):
+    """A range of finite numbers. Click's ranges include NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert the value of an option to a float. If it is NaN or infinite, the command fails."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 class Command(click.Command):
