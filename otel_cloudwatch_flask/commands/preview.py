@@ -15,8 +15,12 @@ from werkzeug.routing import Rule
 from otel_cloudwatch_flask.commands.shared.command import EXIT_PROBLEM, Command, CommandError, echo_json, json_option
 from otel_cloudwatch_flask.commands.shared.document import document_from
 from otel_cloudwatch_flask.commands.shared.request_file import Request, read_requests
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp, load_user_app, traceback_option
-from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters
+from otel_cloudwatch_flask.commands.shared.user_app import (
+    UserApp,
+    exporters_without_reader,
+    load_user_app,
+    traceback_option,
+)
 from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
 from otel_cloudwatch_flask.sdk.reader import live_readers
@@ -124,8 +128,7 @@ def _flush() -> None:
     for reader in live_readers():
         reader.flush(_FLUSH_SECONDS)
     provider = metrics.get_meter_provider()
-    exporters_of_other_readers = {*programs_exporters()} - {reader.exporter for reader in live_readers()}
-    if exporters_of_other_readers and isinstance(provider, MeterProvider):
+    if exporters_without_reader() and isinstance(provider, MeterProvider):
         try:
             provider.force_flush()
         except Exception as error:  # the SDK raises no subclass, and lists the readers' errors in several lines

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask.commands.doctor_checks.auto_instrumentation import is_auto_instrumented, is_exporter_selected
 from otel_cloudwatch_flask.commands.doctor_checks.check import Check
-from otel_cloudwatch_flask.commands.shared.user_app import UserApp
+from otel_cloudwatch_flask.commands.shared.user_app import UserApp, exporters_without_reader
 from otel_cloudwatch_flask.config import Settings
 from otel_cloudwatch_flask.flask_extension.provider_setup import SETTINGS_OF_READER
 from otel_cloudwatch_flask.flask_extension.reporter_reader import (
@@ -38,9 +38,10 @@ def instrumentation_checks(user_app: UserApp) -> Iterator[Check]:
     yield _instrumentation_check(user_app.app)
     yield _provider_check(metrics.get_meter_provider())
     yield from map(_reader_check, live_readers())
-    for exporter in _exporters_under_other_readers():
-        finding = f"Another library's reader sends all metrics to {_destination(exporter)} in its own thread."
-        yield Check("ok", finding)
+    for exporter in exporters_without_reader():
+        if exporter.is_in_use:
+            finding = f"Another library's reader sends all metrics to {_destination(exporter)} in its own thread."
+            yield Check("ok", finding)
 
 
 def duplicate_checks(environ: Mapping[str, str]) -> Iterator[Check]:
@@ -75,7 +76,8 @@ def _instrumentation_check(app: Flask) -> Check:
 def _provider_check(provider: metrics.MeterProvider) -> Check:
     if isinstance(provider, MeterProvider):
         return Check("ok", "The global MeterProvider accepts readers.")
-    if _is_placeholder(provider):
+    # Until a provider is set, the API returns a proxy, whose class is private.
+    if type(provider).__module__.startswith(metrics.__name__) and not isinstance(provider, NoOpMeterProvider):
         return Check("unknown", "No global MeterProvider is set.", "Only the reporter's metrics are published.")
     remedy = "Set an opentelemetry.sdk.metrics.MeterProvider."
     return Check("problem", f"The global MeterProvider is a {type(provider).__name__}.", remedy)
@@ -98,12 +100,6 @@ def _destination(exporter: CloudWatchMetricExporter) -> str:
     if exporter.client is not None:
         return f"{namespace} with the program's {type(exporter.client).__name__}"
     return f"{namespace} in {settings.region_name or 'the default Region'}"
-
-
-def _is_placeholder(provider: metrics.MeterProvider) -> bool:
-    """Return whether ``provider`` is the proxy that the API returns until a provider is set."""
-    is_of_api = type(provider).__module__.startswith(metrics.__name__)
-    return is_of_api and not isinstance(provider, NoOpMeterProvider)
 
 
 def _readers_of_one_destination() -> Iterator[Check]:
@@ -137,11 +133,6 @@ def _exporters_on_one_provider() -> Iterator[Check]:
         if count > 1:
             finding = f"The global MeterProvider has {count} CloudWatch exporters for the namespace {namespace}."
             yield Check("problem", finding, "Remove all but one.")
-
-
-def _exporters_under_other_readers() -> list[CloudWatchMetricExporter]:
-    of_readers = {each.exporter for each in live_readers()}
-    return [each for each in programs_exporters() if each.is_in_use and each not in of_readers]
 
 
 def _exporter_of_environment(environ: Mapping[str, str]) -> Iterator[Check]:

@@ -107,20 +107,14 @@ class LazyGroup(click.Group):
         """Return the names of the commands in alphabetical order."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Import and return a command; return ``None`` if the name is unknown."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command. If the name is unknown, the error lists the commands."""
         if cmd_name not in _COMMANDS:
-            return None
+            if ctx.resilient_parsing:  # a shell completes a command line
+                return None
+            ctx.fail(f"No such command: {cmd_name}. Available: {', '.join(_COMMANDS)}.")
         command: click.Command = importlib.import_module(f"otel_cloudwatch_flask.commands.{cmd_name}").command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve the command that the first argument names. If the name is unknown, the error lists the commands."""
-        if args[0] not in _COMMANDS and not ctx.resilient_parsing:
-            ctx.fail(f"No such command: {args[0]}. Available: {', '.join(_COMMANDS)}.")
-        return super().resolve_command(ctx, args)
 
 
 def echo_json(value: object) -> None:

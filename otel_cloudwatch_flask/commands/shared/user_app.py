@@ -13,8 +13,10 @@ from flask.cli import NoAppException, ScriptInfo
 from otel_cloudwatch_flask.commands.shared.command import CommandError
 from otel_cloudwatch_flask.config import ENVIRONMENT_PREFIX, KEYS
 from otel_cloudwatch_flask.errors import CloudWatchMetricsError, ConfigurationError
+from otel_cloudwatch_flask.flask_extension.reporter_reader import programs_exporters
 from otel_cloudwatch_flask.model.dimensions import namespace_of
-from otel_cloudwatch_flask.sdk.exporter import live_exporters
+from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
+from otel_cloudwatch_flask.sdk.reader import live_readers
 from otel_cloudwatch_flask.terminal import escaped
 
 _TRACEBACK_KEY: Final = f"{__name__}.traceback"
@@ -130,6 +132,12 @@ def namespaces_of(user_app: UserApp) -> list[str]:
     service = os.environ.get("OTEL_SERVICE_NAME")
     fallback = namespace_of(service) if service else None
     return list(dict.fromkeys(filter(None, [name or fallback for name in named])))
+
+
+def exporters_without_reader() -> list[CloudWatchMetricExporter]:
+    """Return the program's exporters that no :class:`CloudWatchMetricReader` uses. Another reader may use them."""
+    of_readers = {reader.exporter for reader in live_readers()}
+    return [each for each in programs_exporters() if each not in of_readers]
 
 
 def _restore(environ: Mapping[str, str]) -> None:
