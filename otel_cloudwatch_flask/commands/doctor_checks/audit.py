@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.doctor_checks.aws import Target
-from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check, until_failure
 from otel_cloudwatch_flask.commands.shared import aws
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary, document_from, finite, read_json
 from otel_cloudwatch_flask.limits import QUOTA_REQUESTS_PER_SECOND
@@ -60,13 +60,11 @@ class Recorded:
 
 def audit_checks(target: Target, recorded: Recorded) -> Iterator[Check]:
     """Compare each series with CloudWatch's data, look for other metrics in its namespace, and report quota usage."""
-    try:
-        yield from _checks(target.publishing_client(), recorded)
-    except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        yield failed("Cannot read metrics from CloudWatch", error)
+    return until_failure(_checks(target, recorded), "Cannot read metrics from CloudWatch")
 
 
-def _checks(client: Any, recorded: Recorded) -> Iterator[Check]:
+def _checks(target: Target, recorded: Recorded) -> Iterator[Check]:
+    client = target.publishing_client()
     stored = _sums(client, recorded.series, recorded.started, recorded.now, "SampleCount")
     yield _totals(recorded.series, stored)
     for series in recorded.series:

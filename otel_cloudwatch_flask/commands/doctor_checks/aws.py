@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.doctor_checks.check import Check, failed
+from otel_cloudwatch_flask.commands.doctor_checks.check import Check, until_failure
 from otel_cloudwatch_flask.commands.shared import aws
 
 _CLOCK_TOLERANCE_SECONDS: Final = 60.0
@@ -39,34 +39,21 @@ def aws_checks(target: Target, *, sends: bool) -> Iterator[Check]:
         # The client is not a boto3 client, so its endpoint and Region are unknown and cannot be checked.
         yield Check("ok", f"The app passes its own client, a {kind}, which handles credentials and network access.")
     else:
-        yield from _boto3_checks(target)
-    # Only publishing can prove the permission, because PutMetricData has no dry run.
-    yield _permission(target, sends=sends)
+        yield from until_failure(_credentials(target), "Cannot load credentials")
+        yield from until_failure(_client(target), "Cannot create a boto3 client")
+    yield from until_failure(_permission(target, sends=sends), "Cannot publish a data point")
 
 
-def _boto3_checks(target: Target) -> Iterator[Check]:
-    yield _credentials(target)
-    try:
-        client = target.publishing_client()
-    except Exception as error:  # noqa: BLE001 - boto3 raises many unrelated classes
-        yield failed("Cannot create a boto3 client", error)
-        return
-    yield Check("ok", f"Region: {client.meta.region_name}, endpoint: {aws.endpoint_of(client)}.")
-    yield from _endpoint(str(aws.endpoint_of(client)))
-
-
-def _credentials(target: Target) -> Check:
+def _credentials(target: Target) -> Iterator[Check]:
     if target.client is not None:
-        return Check("ok", "Credentials: from the client that the app passes.")
-    if target.keys:
-        return Check("ok", "Credentials: access keys that the app passes (no expiry).")
-    try:
-        found = aws.credentials()
-    except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        return failed("Cannot load credentials", error)
-    if found is None:
-        return Check("problem", "boto3 finds no credentials.", _NO_CREDENTIALS)
-    return Check("ok", f"Credentials: {_METHOD_NAMES.get(found.method, found.method)} ({_expiry(found.expires)}).")
+        yield Check("ok", "Credentials: from the client that the app passes.")
+    elif target.keys:
+        yield Check("ok", "Credentials: access keys that the app passes (no expiry).")
+    elif found := aws.credentials():
+        method = _METHOD_NAMES.get(found.method, found.method)
+        yield Check("ok", f"Credentials: {method} ({_expiry(found.expires)}).")
+    else:
+        yield Check("problem", "boto3 finds no credentials.", _NO_CREDENTIALS)
 
 
 def _expiry(expires: datetime | None) -> str:
@@ -76,12 +63,15 @@ def _expiry(expires: datetime | None) -> str:
     return f"expire in {minutes:.0f} minutes, refreshed automatically"
 
 
+def _client(target: Target) -> Iterator[Check]:
+    client = target.publishing_client()
+    url = str(aws.endpoint_of(client))
+    yield Check("ok", f"Region: {client.meta.region_name}, endpoint: {url}.")
+    yield from until_failure(_endpoint(url), "The endpoint does not respond")
+
+
 def _endpoint(url: str) -> Iterator[Check]:
-    try:
-        response = aws.call_endpoint(url)
-    except Exception as error:  # noqa: BLE001 - the boundary to botocore
-        yield failed("The endpoint does not respond", error)
-        return
+    response = aws.call_endpoint(url)
     yield Check("ok", f"The endpoint responds in {response.seconds * 1000:.0f} ms.")
     yield _clock(response.clock_ahead_seconds)
 
@@ -99,14 +89,13 @@ def _clock(ahead_seconds: float | None) -> Check:
     return Check("problem", f"The system clock is {off}.", remedy)
 
 
-def _permission(target: Target, *, sends: bool) -> Check:
+def _permission(target: Target, *, sends: bool) -> Iterator[Check]:
+    # Only publishing can prove the permission, because PutMetricData has no dry run.
     if not sends:
         remedy = f"Pass --send to publish one data point of {aws.PROBE_METRIC}."
-        return Check("unknown", "The permission to publish was not checked.", remedy)
-    if not target.namespace:
-        return Check("problem", "There is no namespace to publish to.", "Pass --namespace.")
-    try:
+        yield Check("unknown", "The permission to publish was not checked.", remedy)
+    elif not target.namespace:
+        yield Check("problem", "There is no namespace to publish to.", "Pass --namespace.")
+    else:
         aws.send_probe(target.publishing_client(), target.namespace)
-    except Exception as error:  # noqa: BLE001 - the boundary to boto3
-        return failed("Cannot publish a data point", error)
-    return Check("ok", f"CloudWatch accepted a data point of {aws.PROBE_METRIC} in {target.namespace}.")
+        yield Check("ok", f"CloudWatch accepted a data point of {aws.PROBE_METRIC} in {target.namespace}.")

@@ -1,5 +1,6 @@
 """The result of a check."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -24,7 +25,10 @@ class Check:
     is_default: bool = False
 
 
-def failed(finding: str, error: Exception) -> Check:
-    """Return the problem that boto3 or an AWS service raised ``error``, with its remedy."""
-    found = failure(error)
-    return Check("problem", f"{finding}: {found.message}", REMEDIES[found.kind])
+def until_failure(checks: Iterable[Check], finding: str) -> Iterator[Check]:
+    """Yield ``checks`` and, if a check raises an exception of boto3 or AWS, a problem with ``finding`` and a remedy."""
+    try:
+        yield from checks
+    except Exception as error:  # noqa: BLE001 - boto3 raises many unrelated classes
+        found = failure(error)
+        yield Check("problem", f"{finding}: {found.message}", REMEDIES[found.kind])

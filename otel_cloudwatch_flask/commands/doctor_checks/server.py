@@ -33,10 +33,8 @@ def server_checks(environ: Mapping[str, str], directory: Path, *, flush: str, ou
         *_gunicorn_checks(),
         *_gevent_checks(),
     ]
-    if not found:
-        finding = "No server configuration was found. If the app runs under uWSGI, set enable-threads."
-        found = [Check("ok", finding)]
-    yield from found
+    finding = "No server configuration was found. If the app runs under uWSGI, set enable-threads."
+    yield from found or [Check("ok", finding)]
 
 
 def _lambda_checks(environ: Mapping[str, str], flush: str, output: str) -> Iterator[Check]:
