@@ -21,6 +21,7 @@ from otel_cloudwatch_flask.commands.shared.user_app import (
     load_user_app,
     traceback_option,
 )
+from otel_cloudwatch_flask.config import sdk_is_disabled
 from otel_cloudwatch_flask.observation.record import Observation
 from otel_cloudwatch_flask.sdk.exporter import live_exporters
 from otel_cloudwatch_flask.sdk.reader import live_readers
@@ -141,12 +142,15 @@ def _require_dry_run(user_app: UserApp) -> None:
     if not all(exporter.settings.dry_run for exporter in exporters):
         source = user_app.source("DRY_RUN")
         raise CommandError(f"{source} is false, so the preview would be sent to CloudWatch: remove that setting.")
-    if not user_app.value("ENABLED") or not exporters:
-        source = user_app.source("ENABLED")
-        reason = f"{source} is false" if source else "it has no CloudWatchMetricsReporter and no exporter"
-        raise CommandError(
-            f"The app publishes nothing: {reason}. Run flask --app YOUR_APP cloudwatch doctor for details."
-        )
+    if sdk_is_disabled(user_app.environ):
+        reason = "OTEL_SDK_DISABLED is true"
+    elif not user_app.value("ENABLED"):
+        reason = f"{user_app.source('ENABLED')} is false"
+    elif not exporters:
+        reason = "it has no CloudWatchMetricsReporter and no exporter"
+    else:
+        return
+    raise CommandError(f"The app publishes nothing: {reason}. Run flask --app YOUR_APP cloudwatch doctor for details.")
 
 
 def _show(results: Sequence[RequestResult], document: Mapping[str, Any]) -> None:

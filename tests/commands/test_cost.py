@@ -160,6 +160,18 @@ def test_contribution_of_a_rule() -> None:
     assert found == {"V*": 12, "V*, rollup [Page]": 4, "O*": 3, "(no rule)": 1}
 
 
+def test_contribution_of_a_rollup_under_the_other_name_of_an_attribute() -> None:
+    """A rule that names an attribute by its stable name applies to metrics with the old name, and vice versa."""
+    for rollup in (["http.route"], ["http.target"]):
+        rules = [MetricRule("Requests", rollups=[rollup])]
+        for published in ("http.route", "http.target"):
+            found = by_rule([metric("Requests", **{published: path}) for path in "ab"], rules)
+            assert {each.rule: each.metrics for each in found} == {
+                "Requests": 2,
+                f"Requests, rollup [{rollup[0]}]": 2,
+            }
+
+
 @given(st.integers(1, 400_000), st.data())
 def test_savings_use_the_price_of_the_last_tier(total: int, data: st.DataObject) -> None:
     """Prices fall with the number of metrics, so dropping metrics saves the price of the last tier."""

@@ -89,13 +89,18 @@ def test_an_app_that_disables_dry_run_is_not_previewed(tmp_path: Path) -> None:
 
 
 def test_an_app_that_cannot_publish(tmp_path: Path) -> None:
-    """The message says that the app is disabled or has no reporter."""
+    """The message says that the app or the SDK is disabled, or that the app has no reporter."""
     path = app_file(tmp_path, config='app.config["CLOUDWATCH_ENABLED"] = False')
     ended = run_flask(path, "preview")
     assert ended.returncode == 2
     assert 'app.config["CLOUDWATCH_ENABLED"] is false' in ended.stderr
     (tmp_path / "plain.py").write_text("from flask import Flask\napp = Flask(__name__)\n", "utf-8")
-    assert "it has no CloudWatchMetricsReporter" in run_flask(tmp_path / "plain.py", "preview", "/").stderr
+    enabled = {"OTEL_EXPORTER_CLOUDWATCH_ENABLED": "true"}
+    for environment in ({}, enabled):
+        ended = run_flask(tmp_path / "plain.py", "preview", "/", environment=environment)
+        assert "it has no CloudWatchMetricsReporter" in ended.stderr
+    ended = run_flask(app_file(tmp_path), "preview", environment={"OTEL_SDK_DISABLED": "true"})
+    assert "OTEL_SDK_DISABLED is true" in ended.stderr
 
 
 def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:

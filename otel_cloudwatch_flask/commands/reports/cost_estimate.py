@@ -9,6 +9,7 @@ from otel_cloudwatch_flask.commands.shared.document import Metric, SeriesSummary
 from otel_cloudwatch_flask.config import FlushPolicy
 from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
 from otel_cloudwatch_flask.model.datum import Datum, Series
+from otel_cloudwatch_flask.model.http_metrics import SYNONYMS
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.pricing import metrics_dollars
 
@@ -124,8 +125,14 @@ def _of_rule(
     label = rule.match if rule in given else _NO_RULE
     yield _contribution(metrics, len(group), len(group), rule=label)
     for rollup in rule.rollups:
-        number = sum({key for key, _ in each.dimensions} == set(rollup) for each in group)
+        number = sum(_is_of_rollup(each, rollup) for each in group)
         yield _contribution(metrics, number, number, rule=f"{label}, rollup [{', '.join(sorted(rollup))}]")
+
+
+def _is_of_rollup(metric: Metric, rollup: Iterable[str]) -> bool:
+    names = {name for name, _ in metric.dimensions}
+    # A rule applies to an HTTP attribute under both its old and its stable name.
+    return names == {name if name in names else SYNONYMS.get(name, name) for name in rollup}
 
 
 def _contribution(metrics: Sequence[Metric], number: int, saved: int, **of: Any) -> Contribution:
