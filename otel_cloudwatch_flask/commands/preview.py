@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -30,6 +31,7 @@ from otel_cloudwatch_flask.terminal import counted, echo_table, escaped, number,
 _FIGURES = ("samples", "sum", "p50", "p90", "p99")
 _LIVE_PAGE = "cloudwatch_live_page."
 _FLUSH_SECONDS = 10.0
+_heading_of = itemgetter("namespace", "metric_name", "unit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,13 @@ def _require_dry_run(user_app: UserApp) -> None:
 
 def _show(results: Sequence[RequestResult], document: Mapping[str, Any]) -> None:
     _show_results(results)
-    for namespace, series in groupby(document["series"], lambda each: each["namespace"]):
-        _show_namespace(namespace, list(series))
+    # Sorted first, because exporters with different namespaces may have sent their series in turns.
+    series = sorted(document["series"], key=lambda each: (_heading_of(each), sorted(each["dimensions"].items())))
+    for namespace, of_namespace in groupby(series, itemgetter("namespace")):
+        click.echo()
+        click.secho(f"Namespace {escaped(namespace, 60)}", bold=True)
+        for (_, name, unit), group in groupby(of_namespace, _heading_of):
+            _show_metric(name, unit, list(group))
     click.echo()
     click.echo(_summary(document))
 
@@ -166,14 +173,6 @@ def _show_results(results: Sequence[RequestResult]) -> None:
         outcome = escaped(result.error, 60) if result.error else str(result.status)
         times = f" ({count} times)" if count > 1 else ""
         click.echo(f"{escaped(result.method, 10)} {escaped(result.path, terminal_width() - 40)} {outcome}{times}")
-
-
-def _show_namespace(namespace: str, series: Iterable[Mapping[str, Any]]) -> None:
-    click.echo()
-    click.secho(f"Namespace {escaped(namespace, 60)}", bold=True)
-    every = sorted(series, key=lambda each: (each["metric_name"], each["unit"], sorted(each["dimensions"].items())))
-    for (name, unit), group in groupby(every, lambda each: (each["metric_name"], each["unit"])):
-        _show_metric(name, unit, list(group))
 
 
 def _show_metric(name: str, unit: str, series: list[Mapping[str, Any]]) -> None:

@@ -129,6 +129,33 @@ def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:
     assert max(map(len, ended.stdout.splitlines())) <= 100
 
 
+def test_each_namespace_is_shown_once(tmp_path: Path) -> None:
+    """The metrics of a namespace are shown together, even if metrics of another namespace were sent in between."""
+    program = """
+        from flask import Flask
+        from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+        app = Flask(__name__)
+        shop = CloudWatchMetricsReporter(app, "Shop", flush="sync")
+        cafe = CloudWatchMetricsReporter(Flask("cafe"), "Cafe")
+
+        @app.get("/<name>")
+        def view(name):
+            (cafe if name == "b" else shop).add_metric(name, 1)
+            cafe.flush()
+            return ""
+        """
+    (tmp_path / "shop_app.py").write_text(textwrap.dedent(program), "utf-8")
+    ended = run_flask(tmp_path / "shop_app.py", "preview", "/a", "/b", "/c")
+    assert re.findall(r"^(?:Namespace (\w+)|(\w) without unit)$", ended.stdout, re.MULTILINE) == [
+        ("Cafe", ""),
+        ("", "b"),
+        ("Shop", ""),
+        ("", "a"),
+        ("", "c"),
+    ]
+
+
 def test_a_reader_that_fails(tmp_path: Path) -> None:
     """If a reader of the app fails, the metrics may be incomplete, so its error is printed instead."""
     program = """
