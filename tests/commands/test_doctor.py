@@ -345,16 +345,17 @@ def test_gevent_must_be_patched(
     assert [each.status for each in server_checks({}, tmp_path, flush="sync") if "gevent" in each.finding] == [status]
 
 
-def test_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("namespace", "name"), [("Shop", "namespace Shop"), (None, "namespace of the service name")])
+def test_duplicates(monkeypatch: pytest.MonkeyPatch, namespace: str | None, name: str) -> None:
     """Two exporters on one provider, one more from the environment, and the predecessor are each a problem."""
-    readers = [CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=FakeCloudWatch())) for _ in range(2)]
+    readers = [CloudWatchMetricReader(CloudWatchMetricExporter(namespace, client=FakeCloudWatch())) for _ in range(2)]
     provider = MeterProvider(readers, shutdown_on_exit=False)
     monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: provider)
     monkeypatch.setitem(sys.modules, "flask_cloudwatch_metric", ModuleType("flask_cloudwatch_metric"))
     found = {check.finding for check in duplicate_checks({"OTEL_METRICS_EXPORTER": "otlp,cloudwatch"})}
     provider.shutdown()
     assert found == {
-        "The global MeterProvider has 2 CloudWatch exporters for the namespace Shop.",
+        f"The global MeterProvider has 2 CloudWatch exporters for the {name}.",
         "OTEL_METRICS_EXPORTER lists cloudwatch, and the program creates a CloudWatch exporter itself.",
         "The program also imports flask_cloudwatch_metric, which publishes its metrics separately.",
     }

@@ -93,13 +93,16 @@ def _reader_check(reader: CloudWatchMetricReader) -> Check:
 
 
 def _destination(exporter: CloudWatchMetricExporter) -> str:
-    settings = exporter.settings
-    namespace = f"the namespace {settings.namespace}" if settings.namespace else "the namespace of the service name"
+    namespace = _described(exporter.settings.namespace)
     if exporter.writes_emf:
         return f"{namespace} in EMF lines"
     if exporter.client is not None:
         return f"{namespace} with the program's {type(exporter.client).__name__}"
-    return f"{namespace} in {settings.region_name or 'the default Region'}"
+    return f"{namespace} in {exporter.settings.region_name or 'the default Region'}"
+
+
+def _described(namespace: str | None) -> str:
+    return f"the namespace {namespace}" if namespace else "the namespace of the service name"
 
 
 def _readers_of_one_destination() -> Iterator[Check]:
@@ -131,7 +134,7 @@ def _exporters_on_one_provider() -> Iterator[Check]:
     targets = Counter(_target(each.settings) for each in exporters)
     for (namespace, _), count in targets.items():
         if count > 1:
-            finding = f"The global MeterProvider has {count} CloudWatch exporters for the namespace {namespace}."
+            finding = f"The global MeterProvider has {count} CloudWatch exporters for {_described(namespace)}."
             yield Check("problem", finding, "Remove all but one.")
 
 
