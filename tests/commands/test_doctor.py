@@ -105,8 +105,12 @@ def test_secrets_are_never_printed() -> None:
             assert secret not in ended.stdout + ended.stderr
 
 
-def test_redaction() -> None:
-    """Keys, tokens, passwords in URLs, and keys passed to a reporter are redacted."""
+def test_redaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys, tokens, passwords in URLs, and keys passed to a reporter are redacted, but not the ID of the account."""
+    for name, value in {**SECRETS, "AWS_ACCOUNT_ID": "111122223333"}.items():
+        monkeypatch.setenv(name, value)
+    arn = "arn:aws:iam::111122223333:user/shop"
+    assert aws.redacted(arn, aws.secrets({}, [])) == arn
     hidden = aws.secrets(SECRETS, ["given-key"])
     text = f"String-to-sign: x-amz-security-token:{SECRETS['AWS_SESSION_TOKEN']} given-key http://me:pw@proxy:80/"
     assert aws.redacted(text, hidden) == "String-to-sign: x-amz-security-token:*** *** http://***@proxy:80/"

@@ -97,8 +97,9 @@ def secrets(environ: Mapping[str, str], given: Iterable[str | None]) -> list[str
     with suppress(Exception):  # without credentials there is nothing to redact
         import boto3  # noqa: PLC0415 - slow to import
 
-        found = boto3.Session().get_credentials()
-        known |= {*found.get_frozen_credentials()} if found else set()
+        if found := boto3.Session().get_credentials():
+            frozen = found.get_frozen_credentials()
+            known |= {frozen.access_key, frozen.secret_key, frozen.token}  # not the account ID, which is not a secret
     # Longest first: if a secret is part of a longer secret, the longer one must be replaced first.
     return sorted(filter(None, known), key=len, reverse=True)
 
