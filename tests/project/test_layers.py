@@ -50,8 +50,8 @@ LAYERS: list[tuple[str, list[str]]] = [
     (
         "commands/reports",
         [
-            *("cost_estimate", "cost_gate", "request_series", "alarm_template"),
-            *("scaling_template", "template_formats", "dashboard_body"),
+            *("cost_estimate", "cost_gate", "request_series", "template_formats"),
+            *("alarm_template", "scaling_template", "dashboard_body"),
         ],
     ),
     ("commands", ["alarms", "cost", "dashboard", "demo", "doctor", "policy", "preview", "scaling"]),

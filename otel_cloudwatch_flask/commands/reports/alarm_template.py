@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
+from otel_cloudwatch_flask.commands.reports.template_formats import MAX_NAME_LENGTH, Resource, printable, template_of
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, ERROR_TYPE, PER_SECOND, STABLE_DURATION
 
@@ -24,7 +25,6 @@ _FAILURE_STATUSES: Final = ("500", "502", "503", "504")
 errors trigger it.
 """
 _TWO_OF_THREE: Final = {"EvaluationPeriods": 3, "DatapointsToAlarm": 2, "TreatMissingData": "notBreaching"}
-_MAX_NAME_LENGTH: Final = 255
 _LATENCY_HEADROOM: Final = 2.0
 """The ratio of the threshold, before rounding, to the observed p99."""
 _MIN_LATENCY_SECONDS: Final = 0.1
@@ -34,8 +34,6 @@ _BAND_WIDTH: Final = 2
 """How far the band of expected values extends to each side, in standard deviations: CloudWatch's default."""
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^A-Za-z0-9]+")
 _MAX_ID_LENGTH: Final = 100
-
-Resource: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +230,7 @@ def _add(named: dict[str, Resource], words: str, alarm: Resource) -> None:
     """
     identity = "".join(word[:1].upper() + word[1:] for word in _NOT_ALPHANUMERIC.split(words))
     names = [each["AlarmName"] for each in named.values()]
-    alarm["AlarmName"] = _unique(printable(alarm["AlarmName"]), names, " ({})", _MAX_NAME_LENGTH)
+    alarm["AlarmName"] = _unique(printable(alarm["AlarmName"]), names, " ({})", MAX_NAME_LENGTH)
     alarm["AlarmDescription"] = printable(alarm["AlarmDescription"])
     named[_unique(identity, named, "N{}", _MAX_ID_LENGTH)] = alarm
 
@@ -248,23 +246,14 @@ def _unique(text: str, others: Iterable[str], suffix: str, length: int) -> str:
     return next(candidate for candidate in candidates if candidate.lower() not in taken)
 
 
-def printable(text: str) -> str:
-    """Return at most 255 characters of ``text``, the limit for the name of an alarm, with unprintable ones replaced."""
-    return "".join(character if character.isprintable() else "?" for character in text[:_MAX_NAME_LENGTH])
-
-
 def _template(every: Sequence[SeriesSummary], named: Mapping[str, Resource]) -> dict[str, Any]:
     namespaces = ", ".join(dict.fromkeys(each.namespace for each in every))
     notify = {"Fn::If": ["HasTopic", [{"Ref": "TopicArn"}], {"Ref": "AWS::NoValue"}]}
     actions = {"AlarmActions": notify, "OKActions": notify}
     topic = "ARN of the SNS topic to notify. If empty, alarms only change state."
-    return {
-        "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": printable(f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}"),
-        "Parameters": {"TopicArn": {"Type": "String", "Default": "", "Description": topic}},
-        "Conditions": {"HasTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TopicArn"}, ""]}]}},
-        "Resources": {
-            name: {"Type": "AWS::CloudWatch::Alarm", "Properties": {**alarm, **actions}}
-            for name, alarm in named.items()
-        },
-    }
+    return template_of(
+        {name: {"Type": "AWS::CloudWatch::Alarm", "Properties": {**alarm, **actions}} for name, alarm in named.items()},
+        f"Alarms on metrics published by otel_cloudwatch_flask in {namespaces}",
+        Parameters={"TopicArn": {"Type": "String", "Default": "", "Description": topic}},
+        Conditions={"HasTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "TopicArn"}, ""]}]}},
+    )

@@ -13,6 +13,7 @@ from itertools import accumulate, groupby
 from typing import Any, Final
 
 from otel_cloudwatch_flask.commands.reports.request_series import RequestSeries, request_series
+from otel_cloudwatch_flask.commands.reports.template_formats import template_of
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 
@@ -44,11 +45,8 @@ class Dashboard:
     def template(self) -> dict[str, Any]:
         """Return a CloudFormation template that creates the dashboard."""
         properties = {"DashboardName": self.name, "DashboardBody": json.dumps(self.body)}
-        return {
-            "AWSTemplateFormatVersion": "2010-09-09",
-            "Description": "Dashboard of metrics published by otel_cloudwatch_flask",
-            "Resources": {"Dashboard": {"Type": "AWS::CloudWatch::Dashboard", "Properties": properties}},
-        }
+        resources = {"Dashboard": {"Type": "AWS::CloudWatch::Dashboard", "Properties": properties}}
+        return template_of(resources, "Dashboard of metrics published by otel_cloudwatch_flask")
 
 
 @dataclass(frozen=True, slots=True)

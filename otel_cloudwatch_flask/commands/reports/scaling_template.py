@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-s
 from dataclasses import dataclass
 from typing import Any, Final
 
-from otel_cloudwatch_flask.commands.reports.alarm_template import printable
+from otel_cloudwatch_flask.commands.reports.template_formats import printable, template_of
 from otel_cloudwatch_flask.commands.shared.document import SeriesSummary
 
 STATISTICS: Final = ("Average", "Minimum", "Maximum", "SampleCount", "Sum")
@@ -60,11 +60,8 @@ def scaling_template(series: SeriesSummary, tracking: Tracking, target: Scalable
         },
     }
     kind = "AWS::ApplicationAutoScaling"
-    return {
-        "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": printable(f"Scaling on a metric published by otel_cloudwatch_flask in {series.namespace}"),
-        "Resources": {
-            "Target": {"Type": f"{kind}::ScalableTarget", "Properties": {**resource, **limits}},
-            "Policy": {"Type": f"{kind}::ScalingPolicy", "DependsOn": "Target", "Properties": policy},
-        },
+    resources = {
+        "Target": {"Type": f"{kind}::ScalableTarget", "Properties": {**resource, **limits}},
+        "Policy": {"Type": f"{kind}::ScalingPolicy", "DependsOn": "Target", "Properties": policy},
     }
+    return template_of(resources, f"Scaling on a metric published by otel_cloudwatch_flask in {series.namespace}")

@@ -1,18 +1,20 @@
-"""Write a CloudFormation template as Terraform configuration, or as a CDK stack in Python."""
+"""Create a CloudFormation template, and write it as Terraform configuration, or as a CDK stack in Python."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from textwrap import indent
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import click
 
-from otel_cloudwatch_flask.commands.reports.alarm_template import Resource
 from otel_cloudwatch_flask.commands.shared.command import echo_json, json_option
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+Resource: TypeAlias = dict[str, Any]
 
+MAX_NAME_LENGTH: Final = 255
+"""The maximum length of the name of an alarm."""
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ACTIONS: Final = ("AlarmActions", "OKActions")
 _ALARM: Final = "aws_cloudwatch_metric_alarm"
@@ -42,6 +44,17 @@ _CDK_ACTIONS: Final = """\
         topics = [topic_arn] if topic_arn else []
         actions = {"AlarmActions": topics, "OKActions": topics}
 """
+
+
+def template_of(resources: Mapping[str, Resource], description: str, **sections: Resource) -> dict[str, Any]:
+    """Return a CloudFormation template with these resources and further sections, such as ``Parameters``."""
+    head = {"AWSTemplateFormatVersion": "2010-09-09", "Description": printable(description)}
+    return {**head, **sections, "Resources": resources}
+
+
+def printable(text: str) -> str:
+    """Return at most 255 characters of ``text``, the limit for the name of an alarm, with unprintable ones replaced."""
+    return "".join(character if character.isprintable() else "?" for character in text[:MAX_NAME_LENGTH])
 
 
 def terraform(template: Mapping[str, Any]) -> str:
