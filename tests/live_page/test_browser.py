@@ -121,7 +121,8 @@ def test_a_chart_of_one_flush_is_centered(page: Page, site: Site) -> None:
     """The time axis of a single data point spans ten seconds around it."""
     page.set_screen(*DESK)
     page.open(site)
-    chart = f"(await import('{site.url}/_cloudwatch/charts.js')).chart(document.createElement('div'), [1e9], lines)"
+    charts = f"await import('{site.url}/_cloudwatch/charts.js')"
+    chart = f"({charts}).chart(document.createElement('div'), [1e9], lines, 180)"
     script = f"const lines = [{{ label: 'value', color: '--accent', values: [1] }}]; return ({chart}).scales.x"
     found = page.driver.execute_script(f"return (async () => {{ {script} }})()")
     assert (found["min"], found["max"]) == (1e9 - 5, 1e9 + 5)
@@ -146,10 +147,11 @@ def test_statistics_without_meaning_are_grey(page: Page, site: Site) -> None:
     assert set(page.run(titles.format(2))[2:]) == {"Not meaningful for a counter"}
     text = f"await import('{site.url}/_cloudwatch/text.js')"
     page.driver.execute_script(
-        f"const text = {text}; window.formats = [0.1604, 0.00086, 2.5, 999.96].map(text.milliseconds)"
+        f"const {{ quantity }} = {text};"
+        "window.formats = [0.1604, 0.00086, 2.5, 999.96, null].map((each) => quantity(each, 'Seconds'))"
     )
     page.wait("window.formats !== undefined")
-    assert page.run("window.formats") == ["160 ms", "0.86 ms", "2.5 s", "1,000 s"]
+    assert page.run("window.formats") == ["160 ms", "0.86 ms", "2.5 s", "1,000 s", "\N{EN DASH}"]
     page.assert_is_clean(site)
 
 

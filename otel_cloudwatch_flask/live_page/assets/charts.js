@@ -32,7 +32,7 @@ const drawing = (values) => {
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-const axis = (more = {}) => ({
+const axis = (more) => ({
   stroke: color("--muted"),
   grid: { stroke: color("--line"), width: 1 },
   ticks: { show: false },
@@ -45,8 +45,7 @@ const times24 = (self, seconds) => seconds.map(clock);
 const tick = (value) => (value === null ? "" : compact.format(value));
 
 // lines: [{ label, color (a custom property), values, style: "line" | "bars" | "band" }]
-export const chart = (container, times, lines, height = 180) => {
-  container.replaceChildren();
+export const chart = (container, times, lines, height) => {
   const numbers = (self, values) => values.map(tick);
   const options = {
     width: Math.max(container.clientWidth, 200),

@@ -4,7 +4,7 @@ import { sparkline } from "./charts.js";
 import { actions, Detail } from "./detail.js";
 import { Processes } from "./model.js";
 import { DEFAULT_SORT, Table } from "./table.js";
-import { bytes, clock, copyButton, counted, dollars, duration, element, escaped, milliseconds, name, number, put, render, whole } from "./text.js";
+import { bytes, clock, copyButton, counted, dollars, duration, element, escaped, name, number, put, quantity, render, whole } from "./text.js";
 
 const SHORTEST_PAUSE_SECONDS = 2;
 const LONGEST_PAUSE_SECONDS = 20;
@@ -158,7 +158,7 @@ function showSummary({ delivery, cost, settings, series_active: active, series_s
   put("bytes", bytes(delivery.bytes_sent));
   put("calls", number(delivery.calls_per_minute < 10 ? Math.round(delivery.calls_per_minute * 10) / 10 : Math.round(delivery.calls_per_minute)));
   sparkline($("calls-trend"), delivery.trend);
-  put("latency", milliseconds(delivery.mean_seconds));
+  put("latency", quantity(delivery.mean_seconds, "Seconds"));
   put("requests", whole(delivery.requests_sent + delivery.requests_failed));
   put("failed", whole(delivery.requests_failed));
   $("failed").dataset.alarm = delivery.requests_failed > 0;

@@ -7,7 +7,7 @@ const STACKED_MARKS = /(\p{M}{2})\p{M}+/gu;
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
 const digits = (count) => new Intl.NumberFormat("en", { maximumSignificantDigits: count });
-const [two, three, four] = [digits(2), digits(3), digits(4)];
+const [three, four] = [digits(3), digits(4)];
 export const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 
 export const escaped = (text) =>
@@ -41,9 +41,6 @@ export const bytes = (value) => {
   while (Math.abs(value) >= 1000 && step < units.length - 1) (value /= 1000), step++;
   return `${three.format(value)} ${units[step]}`;
 };
-
-export const milliseconds = (seconds) =>
-  seconds === null ? "–" : seconds < 1 ? `${two.format(seconds * 1000)} ms` : `${three.format(seconds)} s`;
 
 // A duration in a readable unit: 0.86 ms, 160 ms, 2.5 s.
 const time = (seconds) => {
