@@ -3,6 +3,7 @@
 import http.client
 import itertools
 import json
+import math
 import random
 import threading
 import time
@@ -100,11 +101,11 @@ class LoadGenerator:
 
     :param requests: The requests to send. The threads end early if these run out.
     :param seconds: The duration of the traffic.
-    :param rate: The total number of requests per second. If ``None``, each visitor sends requests without pauses.
+    :param rate: The total number of requests per second. By default, each visitor sends requests without pauses.
     """
 
     def __init__(
-        self, url: str, requests: Iterable[ShopRequest], *, seconds: float, visitors: int, rate: float | None = None
+        self, url: str, requests: Iterable[ShopRequest], *, seconds: float, visitors: int, rate: float = math.inf
     ) -> None:
         self.responses: list[ShopResponse] = []
         self.failures: list[str] = []
@@ -162,7 +163,7 @@ class LoadGenerator:
         with self._lock:
             number, request = next(self._requests, (0, None))
         # Requests follow a fixed schedule, so that a slow response does not lower the rate.
-        due = number / self._rate if self._rate else 0.0
+        due = number / self._rate
         if due >= self._seconds or self.elapsed_seconds >= self._seconds:
             return None
         is_stopped = self._stopping.wait(max(self._started_at + due - time.monotonic(), 0.0))

@@ -81,7 +81,7 @@ def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Itera
     by_time = {each["time"]: each for each in slices}
     moment, series = max(slices[0]["time"], now - now % SLICE_SECONDS - 3600), 0.0
     while moment + SLICE_SECONDS <= now:
-        each = by_time.get(moment, {"time": moment, "requests": 0, "bytes": 0, "series": series})
+        each = by_time.get(moment, {"requests": 0, "bytes": 0, "series": series})
         series = each["series"]
         yield each
         moment += SLICE_SECONDS
