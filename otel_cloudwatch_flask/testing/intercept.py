@@ -75,18 +75,22 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
     block are discarded, and measurements recorded inside are flushed no later than the end of the block. After the
     block, the redirected exporters discard all metrics, so that they never publish to an AWS account.
 
+    Blocks may be nested. Measurements recorded before and after the inner block then belong to the outer block.
+
     Exporters with ``output="emf"`` and no ``stream`` write to the fake inside the block, and to standard output before
     and after the block.
     """
-    _redirect(_discard)
+    outer = client_substitutes[-1]() if client_substitutes else _Client(_discard)
+    _redirect(outer)
     _shut_down_orphaned_readers()
     _flush_process()
     cloudwatch = InterceptedCloudWatch()
+    client = _Client(cloudwatch.put_metric_data)
     # Exporters that are created inside the block must also get the fake when they create their clients.
-    client_substitutes.append(lambda: _Client(cloudwatch.put_metric_data))
+    client_substitutes.append(lambda: client)
     stream_substitutes.append(cloudwatch.stream)
     try:
-        _redirect(cloudwatch.put_metric_data)
+        _redirect(client)
         yield cloudwatch
     finally:
         # The final flush must not fail because of errors that the test left queued.
@@ -94,7 +98,7 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
         try:
             _flush_process()
         finally:
-            _redirect(_discard)
+            _redirect(outer)
             client_substitutes.pop()
             stream_substitutes.pop()
 
@@ -107,9 +111,8 @@ def _flush_process() -> None:
         reader.flush(timeout_seconds=seconds_until(deadline))
 
 
-def _redirect(put_metric_data: Callable[..., object]) -> None:
-    """Redirect every exporter that was created without a client to ``put_metric_data``."""
-    client = _Client(put_metric_data)
+def _redirect(client: "_Client") -> None:
+    """Redirect every exporter that was created without a client to ``client``."""
     for exporter in live_exporters():
         if not _has_own_client(exporter):
             exporter.use_client(client)

@@ -51,6 +51,8 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
         from opentelemetry import metrics
         from shop import create_app
 
+        from otel_cloudwatch_flask.testing.intercept import intercepted_cloudwatch
+
         module_app = create_app()
         module_counter = metrics.get_meter("module").create_counter("module.counter")
 
@@ -88,6 +90,17 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
                 assert cloudwatch.sum("RequestCount") == 1
 
 
+        def test_a_block_inside(cloudwatch):
+            app = create_app()
+            app.test_client().get("/Index")
+            with intercepted_cloudwatch() as inner:
+                app.test_client().get("/Cart")
+                assert inner.sum("RequestCount", ResourceName="Cart") == inner.sum("RequestCount") == 1
+                app.test_client().get("/Cart")
+            app.test_client().get("/Index")
+            assert cloudwatch.sum("RequestCount", ResourceName="Index") == cloudwatch.sum("RequestCount") == 2
+
+
         def test_an_outage(cloudwatch):
             from otel_cloudwatch_flask.testing.fake import client_error
 
@@ -104,7 +117,7 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
         """
     )
     result = run(project)
-    result.assert_outcomes(passed=16)
+    result.assert_outcomes(passed=17)
     assert "lost" not in result.stderr.str()
 
 
