@@ -64,7 +64,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "requests": outcome.responses,
         "requests_per_second": outcome.responses / outcome.seconds,
         "metrics": list(map(_comparison_as_json, outcome.comparisons)),
-        "put_metric_data": {**asdict(outcome.api), "requests_per_second": outcome.api_requests_per_second},
+        "put_metric_data": asdict(outcome.api),
         "delivery": dict(outcome.delivery),
         "document": dict(outcome.document),
         "dollars_per_month": {policy: cost.document() for policy, cost in outcome.costs.items()},

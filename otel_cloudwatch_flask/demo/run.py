@@ -1,7 +1,7 @@
 """Run the shop, the emulator and the traffic, and compare the metrics with the expectations."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -19,6 +19,11 @@ from otel_cloudwatch_flask.testing.local.application import Traffic
 
 NAMESPACE: Final = "Shop"
 _TICK_SECONDS: Final = 0.1
+_FLUSHES_PER_SECOND: Final = {
+    "background": 1 / DEFAULT_FLUSH_MIN_INTERVAL_SECONDS,
+    "interval": 1 / DEFAULT_EXPORT_INTERVAL_SECONDS,
+}
+"""The rate of flushes with each flush policy, while requests arrive continuously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,6 @@ class Outcome:
     :param responses: The number of responses that the visitors received.
     :param failures: Descriptions of the requests that got no response from the shop.
     :param api: How many requests, datums and bytes CloudWatch received.
-    :param api_requests_per_second: The steady rate of PutMetricData requests, or of flushes if ``output`` is ``"emf"``.
     :param refusals: The errors of the requests that CloudWatch refused.
     :param delivery: The shop's ``DeliveryStats``.
     :param document: The published series in the form that other commands read with ``--from``.
@@ -40,7 +44,6 @@ class Outcome:
     failures: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     api: Traffic
-    api_requests_per_second: float
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]
     document: Mapping[str, Any] = field(default_factory=dict)
@@ -67,8 +70,7 @@ class Outcome:
     @property
     def costs(self) -> dict[str, MonthlyCost]:
         """The monthly cost with each of two flush policies: ``background``, which the demo uses, and ``interval``."""
-        rates = {"background": self.api_requests_per_second, "interval": 1 / DEFAULT_EXPORT_INTERVAL_SECONDS}
-        return {policy: self._cost(rate) for policy, rate in rates.items()}
+        return {policy: self._cost(rate) for policy, rate in _FLUSHES_PER_SECOND.items()}
 
     def _cost(self, flushes_per_second: float) -> MonthlyCost:
         if self.output == "api":
@@ -88,24 +90,20 @@ def run_demo(*, seconds: float, rate: float, output: Output, on_progress: Callab
         cloudwatch, traffic = shop.cloudwatch, shop.traffic
         while not traffic.wait(_TICK_SECONDS):
             on_progress(shop)
-        # The arrivals are read before the shop's final flush, which would distort the rate.
-        arrivals = sorted({datum.arrived_unix_time for datum in cloudwatch.published.accepted})
         # Stopping the shop flushes its last metrics, so the series are read afterwards.
         summary = shop.process.close()
         found = published_series(cloudwatch.client(), NAMESPACE, start=start, end=datetime.now(timezone.utc))
     expected = expected_series(summary.books, traffic.responses, found, visitors=VISITORS)
-    # The first flush is not delayed, so the rate measured in a short demo can exceed the maximum rate of flushes.
-    per_second = min(steady_rate(arrivals, traffic.elapsed_seconds), 1 / DEFAULT_FLUSH_MIN_INTERVAL_SECONDS)
     return Outcome(
         seconds=traffic.elapsed_seconds,
         responses=len(traffic.responses),
         failures=tuple(traffic.failures),
         comparisons=tuple(compare(found, expected)),
         api=cloudwatch.traffic,
-        api_requests_per_second=per_second,
         refusals=tuple(map(str, cloudwatch.validation_errors)),
         delivery=summary.delivery,
-        document={**observed(cloudwatch.published.requests), "requests_per_second": per_second},
+        # A short demo's own rate would be too high, because neither the first nor the final flush is delayed.
+        document={**observed(cloudwatch.published.requests), "requests_per_second": _FLUSHES_PER_SECOND["background"]},
         output=output,
     )
 
@@ -116,19 +114,6 @@ def observed(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for request in requests:
         observation.observe(Batch.from_body(json.dumps(request).encode()))
     return observation.document()
-
-
-def steady_rate(arrivals: Sequence[float], elapsed_seconds: float) -> float:
-    """Return the number of arrivals per second in the steady state.
-
-    If there are at least three arrivals, the first is ignored because creating the client delays it.
-
-    >>> steady_rate([10.25, 11.0, 12.0, 13.0], elapsed_seconds=4.0)
-    1.0
-    """
-    if len(arrivals) < 3:
-        return len(arrivals) / elapsed_seconds
-    return (len(arrivals) - 2) / (arrivals[-1] - arrivals[1])
 
 
 def _title(comparison: Comparison) -> str:

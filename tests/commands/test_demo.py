@@ -55,7 +55,6 @@ def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
         failures=(),
         comparisons=tuple(comparisons),
         api=Traffic(put_requests=6, bytes_received=9000, datums=120),
-        api_requests_per_second=1.0,
         refusals=(),
         delivery={"datums_lost": {}, "datums_pending": 0},
     )
@@ -351,14 +350,6 @@ def test_the_period_covers_the_whole_demo() -> None:
         assert period % 60 == 0
     with pytest.raises(ValueError, match="No CloudWatch period"):
         whole_period(midnight, midnight + timedelta(days=2))
-
-
-@pytest.mark.parametrize(
-    ("arrivals", "rate"), [([], 0), ([3.0], 0.5), ([3.0, 4.0], 1), ([3.5, 4.0, 5.0], 1), ([0.5, 1.0, 1.5, 2.0], 2)]
-)
-def test_the_call_rate_is_that_of_the_steady_state(arrivals: list[float], rate: float) -> None:
-    """A short demo uses the average rate; a longer one ignores the first call."""
-    assert run.steady_rate(arrivals, elapsed_seconds=2.0) == rate
 
 
 def test_requests_are_deterministic() -> None:
