@@ -41,12 +41,11 @@ class PublishedMetric:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedDatum:
-    """A datum as it was sent, with its metric, its timestamp and its arrival time. Both times are in Unix seconds."""
+    """A datum as it was sent, with its metric and its time in Unix seconds, which is that of its arrival by default."""
 
     metric: PublishedMetric
     datum: Mapping[str, Any]
     unix_time: float
-    arrived_unix_time: float
 
     @property
     def content(self) -> Content:
@@ -380,4 +379,4 @@ def _accepted_datums(request: Mapping[str, Any], now: float) -> Iterator[Accepte
         dimensions, unit = dimensions_of(datum.get("Dimensions")), datum.get("Unit") or "None"
         metric = PublishedMetric(request["Namespace"], datum["MetricName"], dimensions, unit)
         moment = unix_time(datum.get("Timestamp"))
-        yield AcceptedDatum(metric, datum, now if moment is None else moment, now)
+        yield AcceptedDatum(metric, datum, now if moment is None else moment)

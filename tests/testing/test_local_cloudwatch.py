@@ -410,13 +410,16 @@ def test_latency() -> None:
 
 
 def test_arrival(client: "CloudWatchClient", cloudwatch: LocalCloudWatch) -> None:
-    """Each datum is stored with its own time and its time of arrival."""
+    """Each datum is stored with its own time or, without one, with its time of arrival."""
     before = time.time()
-    data: list[Any] = [{"MetricName": "Orders", "Value": 1, "Timestamp": int(before) - 3600}]
+    data: list[Any] = [
+        {"MetricName": "Orders", "Value": 1, "Timestamp": int(before) - 3600},
+        {"MetricName": "Orders", "Value": 1},
+    ]
     client.put_metric_data(Namespace="Shop", MetricData=data)
-    (accepted,) = cloudwatch.published.accepted
-    assert accepted.unix_time == int(before) - 3600
-    assert before <= accepted.arrived_unix_time <= time.time()
+    with_time, without_time = cloudwatch.published.accepted
+    assert with_time.unix_time == int(before) - 3600
+    assert before <= without_time.unix_time <= time.time()
 
 
 def test_stopped(cloudwatch: LocalCloudWatch, client: "CloudWatchClient") -> None:
