@@ -35,7 +35,7 @@ class RecentMessages(logging.Handler):
             self.handleError(record)
 
     def documents(self) -> list[dict[str, Any]]:
-        """Return the messages, newest first, each with ``time`` (Unix seconds), ``level`` and ``text``."""
+        """Return the messages, newest first, each with ``time`` (Unix seconds) and ``text``."""
         return list(self._messages)[::-1]
 
     def _clear(self) -> None:
@@ -54,7 +54,7 @@ def _document(record: logging.LogRecord) -> dict[str, Any]:
     text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
         text = f"{text} ({record.exc_info[1]!r})"
-    return {"time": record.created, "level": record.levelname.lower(), "text": text[:_MAX_TEXT_LENGTH]}
+    return {"time": record.created, "text": text[:_MAX_TEXT_LENGTH]}
 
 
 MESSAGES: Final = RecentMessages()
