@@ -138,7 +138,7 @@ class Batch:
             (part,) = members["EntityMetricData"]
             datums = part["MetricData"]
             entity = Entity.from_member(part["Entity"])
-        return cls(Envelope(str(members["Namespace"]), entity), tuple(map(_decoded, datums)))
+        return cls(Envelope(str(members["Namespace"]), entity), tuple(map(datum_of, datums)))
 
     def parameters(self) -> dict[str, Any]:
         """Return the keyword arguments of ``put_metric_data``."""
@@ -209,7 +209,7 @@ def number_json(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def _decoded(members: dict[str, Any]) -> Datum:
+def datum_of(members: Mapping[str, Any]) -> Datum:
     """Parse a ``MetricDatum`` structure, and truncate its timestamp to whole seconds."""
     dimensions = tuple((str(each["Name"]), str(each["Value"])) for each in members["Dimensions"])
     resolution = int(members.get("StorageResolution", 60))

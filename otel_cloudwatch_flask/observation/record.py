@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from otel_cloudwatch_flask.delivery.batch import Batch, members_of
 from otel_cloudwatch_flask.model.datum import Datum, Series, statistics_of
-from otel_cloudwatch_flask.observation.tally import Tally, content_of, percentiles
+from otel_cloudwatch_flask.observation.tally import Tally, percentiles
 from otel_cloudwatch_flask.pricing import IDLE_SECONDS
 from otel_cloudwatch_flask.runtime.process import call_after_fork
 
@@ -239,14 +239,6 @@ class Observation:
             self._forgotten += 1
         self._series_seen += 1
         return _ObservedSeries(self._series_seen, namespace, series, self._max_flushes)
-
-
-def datum_of(members: Mapping[str, Any]) -> Datum:
-    """Convert a datum from boto3's form. Its timestamp must be in Unix seconds."""
-    dimensions = tuple((each["Name"], each["Value"]) for each in members.get("Dimensions", ()))
-    resolution = members.get("StorageResolution", 60)
-    series = Series(members["MetricName"], dimensions, members.get("Unit", "None"), resolution)
-    return Datum(series, members["Timestamp"], content_of(members))
 
 
 def _flush_document(flush: bytes) -> dict[str, float | None]:

@@ -6,9 +6,9 @@ The number of distinct values can be limited to bound memory. Percentiles are ap
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.model.datum import Content, Statistics, statistics_of, values_of
@@ -131,16 +131,6 @@ class Tally:
             "Minimum": self.minimum,
             "Maximum": self.maximum,
         }[name]
-
-
-def content_of(datum: Mapping[str, Any]) -> Content:
-    """Return the number, distribution or statistic set that a valid datum in boto3's form contains."""
-    if (statistics := datum.get("StatisticValues")) is not None:
-        total, minimum, maximum = (float(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
-        return Statistics(statistics["SampleCount"], total, minimum, maximum)
-    if (values := datum.get("Values")) is not None:
-        return Distribution.of(zip(values, datum.get("Counts") or [1] * len(values), strict=True))
-    return float(datum["Value"])
 
 
 def percentiles(values: Sequence[float], counts: Sequence[float], percents: Iterable[float]) -> list[float]:

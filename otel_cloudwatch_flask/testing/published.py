@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Final, TypeAlias
 
-from otel_cloudwatch_flask.model.datum import Content, Dimensions
-from otel_cloudwatch_flask.observation.tally import Tally, content_of
+from otel_cloudwatch_flask.histograms.values_counts import Distribution
+from otel_cloudwatch_flask.model.datum import Content, Dimensions, Statistics
+from otel_cloudwatch_flask.observation.tally import Tally
 from otel_cloudwatch_flask.testing.request_rules import datums_of, unix_time, validation_error
 
 Pairs: TypeAlias = Mapping[str, object] | None
@@ -50,7 +51,12 @@ class AcceptedDatum:
     @property
     def content(self) -> Content:
         """The number, distribution or statistic set in the datum."""
-        return content_of(self.datum)
+        if (statistics := self.datum.get("StatisticValues")) is not None:
+            total, minimum, maximum = (float(statistics[name]) for name in ("Sum", "Minimum", "Maximum"))
+            return Statistics(statistics["SampleCount"], total, minimum, maximum)
+        if (values := self.datum.get("Values")) is not None:
+            return Distribution.of(zip(values, self.datum.get("Counts") or [1] * len(values), strict=True))
+        return float(self.datum["Value"])
 
 
 class PublishedMetrics:

@@ -25,9 +25,9 @@ from otel_cloudwatch_flask.commands.reports.cost_estimate import (
 )
 from otel_cloudwatch_flask.commands.reports.cost_gate import growth, largest_share
 from otel_cloudwatch_flask.commands.shared.document import Metric, SeriesSummary
+from otel_cloudwatch_flask.delivery.batch import datum_of
 from otel_cloudwatch_flask.delivery.emf import EmfEnvelope
 from otel_cloudwatch_flask.model.datum import Datum
-from otel_cloudwatch_flask.observation.record import datum_of
 from otel_cloudwatch_flask.pricing import metrics_dollars
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch
 from tests.support.command_runs import demo_document, demo_result, run, run_flask

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import click
 
 from otel_cloudwatch_flask.commands.shared.command import CommandError
+from otel_cloudwatch_flask.delivery.batch import datum_of
 from otel_cloudwatch_flask.model.datum import Datum
-from otel_cloudwatch_flask.observation.record import datum_of
 
 _T = TypeVar("_T")
 
