@@ -302,13 +302,6 @@ export const isCounted = ({ unit: given }) => given === "Count" || given === "No
 export const trendOf = (series) =>
   series.flushes.map(([, sum, samples]) => (isCounted(series) ? sum : sum / samples));
 
-// Dimensions that rarely differ between series come last, where they may be cut off.
-const RARELY_DIFFERENT = new Set([
-  "http.flavor", "http.scheme", "network.protocol.name", "network.protocol.version", "url.scheme",
-]);
-
-const distinctiveFirst = ([first], [second]) => RARELY_DIFFERENT.has(first) - RARELY_DIFFERENT.has(second);
-
 export const dimension = (key, value) => {
   const made = element("span", { className: "dimension", title: `${name(key, 255)} = ${name(value, 500)}` },
     element("span", { className: "key", textContent: `${name(key, 40)} ` }), name(value, 60));
@@ -317,7 +310,7 @@ export const dimension = (key, value) => {
 };
 
 const identity = (series) => {
-  const list = element("span", { className: "list" }, ...Object.entries(series.dimensions).sort(distinctiveFirst).map(([key, value]) => dimension(key, value)));
+  const list = element("span", { className: "list" }, ...Object.entries(series.dimensions).map(([key, value]) => dimension(key, value)));
   const more = element("span", { className: "more" });
   const badge = element("span", { className: "badge undelivered" });
   const dimensions = element("span", { className: "dimensions" }, badge);
