@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -46,8 +46,8 @@ class Outcome:
     api: Traffic
     refusals: tuple[str, ...]
     delivery: Mapping[str, Any]
-    document: Mapping[str, Any] = field(default_factory=dict)
-    output: Output = "api"
+    document: Mapping[str, Any]
+    output: Output
 
     @property
     def metrics(self) -> int:

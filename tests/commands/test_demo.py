@@ -57,6 +57,8 @@ def outcome(comparisons: list[Comparison], **changes: Any) -> Outcome:
         api=Traffic(put_requests=6, bytes_received=9000, datums=120),
         refusals=(),
         delivery={"datums_lost": {}, "datums_pending": 0},
+        document={},
+        output="api",
     )
     return replace(successful, **changes)
 
