@@ -120,6 +120,7 @@ class Tally:
         """Return a statistic by its name in CloudWatch, such as ``Average`` or ``p99``. There must be a sample.
 
         Returns ``None`` for percentiles that CloudWatch does not have: those of negative values or statistic sets.
+        Raises ``KeyError`` for statistics such as trimmed means.
         """
         if name.startswith("p"):
             found = self.percentiles([float(name[1:])])

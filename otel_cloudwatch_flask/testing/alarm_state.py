@@ -49,8 +49,8 @@ def state_of(
 
     :param alarm: The properties of an ``AWS::CloudWatch::Alarm``, after :func:`resolved`.
 
-    Raises ``NotImplementedError`` for anomaly detection, and for metric math other than arithmetic, comparisons,
-    ``FILL`` and ``IF``.
+    Raises ``NotImplementedError`` for anomaly detection, for statistics such as trimmed means, and for metric math
+    other than arithmetic, comparisons, ``FILL`` and ``IF``.
     """
     if alarm["ComparisonOperator"] not in _BREACHES:
         raise NotImplementedError(f"The operator {alarm['ComparisonOperator']} is not supported.")
@@ -139,7 +139,10 @@ class _Evaluation:
         found = [tallies.get(number) for number in range(last - self.count + 1, last + 1)]
         evaluated = [tally for tally in found if tally is not None][_EXTRA_PERIODS - self.count :]
         self.has_few_samples |= any(_is_small(tally, statistic) for tally in evaluated)
-        return [None if tally is None else tally.statistic(statistic) for tally in found]
+        try:
+            return [None if tally is None else tally.statistic(statistic) for tally in found]
+        except KeyError as error:
+            raise NotImplementedError(f"The statistic {statistic} is not supported.") from error
 
 
 def _parsed(expression: str) -> ast.expr:

@@ -115,8 +115,8 @@ class FakeCloudWatch(PublishedMetrics):
         """Return the state that an alarm of a CloudFormation template has now: OK, ALARM or INSUFFICIENT_DATA.
 
         Follows CloudWatch's rules, except that the current period is included, even though it has not ended. Raises
-        ``NotImplementedError`` for anomaly detection, and for metric math other than arithmetic, comparisons, ``FILL``
-        and ``IF``.
+        ``NotImplementedError`` for anomaly detection, for statistics such as trimmed means, and for metric math other
+        than arithmetic, comparisons, ``FILL`` and ``IF``.
 
         :param template: output of ``flask cloudwatch alarms``, loaded with ``json.loads``.
         :param name: the alarm's logical ID in the template. Raises ``LookupError`` if there is no such alarm.

@@ -159,6 +159,17 @@ def test_unknown_names() -> None:
         published().alarm(TEMPLATE, "Failure")
 
 
+@pytest.mark.parametrize("statistic", ["tm99", "IQM", "PR(0:5)"])
+def test_unknown_statistics(statistic: str) -> None:
+    """A statistic that the fake cannot compute is rejected by its name."""
+    metric = {"Namespace": "Shop", "MetricName": "http.server.duration", "ExtendedStatistic": statistic, "Period": 300}
+    pairs = [{"Name": name, "Value": text} for name, text in series().dimensions]
+    limits = {"Threshold": 10, "ComparisonOperator": "LessThanThreshold", "EvaluationPeriods": 1}
+    template = {"Resources": {"Alarm": {"Properties": {**metric, **limits, "Dimensions": pairs}}}}
+    with pytest.raises(NotImplementedError, match=re.escape(statistic)):
+        published((100, 0)).alarm(template, "Alarm")
+
+
 @pytest.mark.parametrize("expression", ["ANOMALY_DETECTION_BAND(m1)", "1 = 1", "m1; m2", "REPEAT"])
 def test_unknown_metric_math(expression: str) -> None:
     """Unsupported metric math is rejected; the error contains the expression."""
