@@ -64,7 +64,7 @@ def trend(observed: Mapping[str, Any], *, now: float) -> list[dict[str, float]]:
     Each point covers one or more time slices of ``SLICE_SECONDS``. The slice in which the observation started and the
     current slice are omitted because they are incomplete.
     """
-    whole = list(_without_gaps([each for each in observed["slices"] if each["time"] >= observed["started"]], now=now))
+    whole = list(_complete_slices(observed, now=now))
     size = -(-len(whole) // _MAX_TREND_POINTS) or 1
     return [_point(whole[start : start + size]) for start in range(0, len(whole), size)]
 
@@ -74,12 +74,10 @@ def _point(part: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {**rates, "series": part[-1]["series"]}
 
 
-def _without_gaps(slices: Sequence[Mapping[str, float]], *, now: float) -> Iterator[Mapping[str, float]]:
+def _complete_slices(observed: Mapping[str, Any], *, now: float) -> Iterator[Mapping[str, float]]:
     """Yield all complete time slices of the last hour, including empty slices for times when nothing was sent."""
-    if not slices:
-        return
-    by_time = {each["time"]: each for each in slices}
-    moment, series = max(slices[0]["time"], now - now % SLICE_SECONDS - 3600), 0.0
+    by_time = {each["time"]: each for each in observed["slices"] if each["time"] >= observed["started"]}
+    moment, series = max(min(by_time, default=now), now - now % SLICE_SECONDS - 3600), 0.0
     while moment + SLICE_SECONDS <= now:
         each = by_time.get(moment, {"requests": 0, "bytes": 0, "series": series})
         series = each["series"]
