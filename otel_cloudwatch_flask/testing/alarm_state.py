@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.
 """
 
 import ast
+import contextlib
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -150,10 +151,11 @@ def _parsed(expression: str) -> ast.expr:
 
     Raises ``NotImplementedError`` if the syntax is not supported.
     """
-    try:
-        return ast.parse(expression, mode="eval").body
-    except SyntaxError as error:
-        raise NotImplementedError(f"{expression} is not supported in metric math.") from error
+    with contextlib.suppress(SyntaxError):
+        match ast.parse(expression).body:
+            case [ast.Expr(value=value)]:
+                return value
+    raise NotImplementedError(f"{expression} is not supported in metric math.")
 
 
 def _value(node: ast.expr, values: Mapping[str, float | None]) -> float | None:
