@@ -338,10 +338,10 @@ def _merged_neighbors(waiting: Iterable[_Entry]) -> Iterator[_Entry]:
     def alike(entry: _Entry) -> tuple[object, ...]:
         return entry.file, entry.batch and (entry.batch.envelope, entry.batch.is_suspect)
 
-    for (file, _), group in groupby(waiting, key=alike):
+    for _, group in groupby(waiting, key=alike):
         members = list(group)
         together = [each.batch for each in members if each.batch is not None]
-        if file is None and len(together) > 1:
+        if len(together) > 1:  # all without a file, because every file belongs to one entry
             members = _entries(compacted(together))
             _forget_encodings(members)
         yield from members

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from operator import attrgetter
 from typing import Final
 
 from otel_cloudwatch_flask.delivery.backlog import Backlog
@@ -23,8 +22,6 @@ from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
 _logger = logging.getLogger(__name__)
 # Not the generator of the random module: a program that has seeded it expects the same numbers in each run.
 _random: Final = random.SystemRandom()
-
-_TIME: Final = attrgetter("unix_seconds")
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _LONGEST_BACKOFF_SECONDS: Final = 30.0
@@ -189,29 +186,27 @@ class Sender:
 
         Returns the batches that still have to be sent in its place.
         """
-        sendable = self._with_accepted_times(self._accepted_series(batch), self._service_time())
-        if sendable is not batch or not batch.datums:
+        sendable = self._with_accepted_times(self._accepted_series(batch.datums), self._service_time())
+        if sendable != batch.datums or not sendable:
             # Settle the reduced batch before sending it. During a call, its lost datums would still count as pending.
-            return (sendable,)
+            return (Batch(batch.envelope, sendable, is_suspect=batch.is_suspect),)
         # Only bisection is limited: ordinary calls are paced by the reader and the backoff.
         self._bisection_calls += batch.is_suspect
         return self._remaining(batch, self._try_put(batch))
 
-    def _accepted_series(self, batch: Batch) -> Batch:
-        """Return ``batch`` without the datums of recently refused series, and count those datums as lost."""
+    def _accepted_series(self, datums: tuple[Datum, ...]) -> tuple[Datum, ...]:
+        """Return ``datums`` without those of recently refused series, which are counted as lost."""
         now = self._clock()
         self._refused_series = {series: each for series, each in self._refused_series.items() if each[0] > now}
         if not self._refused_series:  # usually, and hashing the series of every datum would be wasted
-            return batch
+            return datums
         accepted = []
-        for datum in batch.datums:
+        for datum in datums:
             if refusal := self._refused_series.get(datum.series):
                 self._lose_refused(datum, refusal[1])
             else:
                 accepted.append(datum)
-        if len(accepted) == len(batch.datums):
-            return batch
-        return Batch(batch.envelope, tuple(accepted), is_suspect=batch.is_suspect)
+        return tuple(accepted)
 
     def _remaining(self, batch: Batch, problem: Failure | None) -> Sequence[Batch]:
         """Handle the outcome of an attempt, and return the batches that still have to be sent in place of ``batch``."""
@@ -246,24 +241,24 @@ class Sender:
         has_jumped = abs(self._wall_clock() - self._clock() - self._wall_clock_offset) > MAX_AHEAD_SECONDS
         return None if self._service_clock_offset is None or has_jumped else self._clock() + self._service_clock_offset
 
-    def _with_accepted_times(self, batch: Batch, now: float | None) -> Batch:
-        """Return ``batch`` with every timestamp acceptable to CloudWatch at ``now``, a Unix time.
+    def _with_accepted_times(self, datums: tuple[Datum, ...], now: float | None) -> tuple[Datum, ...]:
+        """Return ``datums`` with every timestamp acceptable to CloudWatch at ``now``, a Unix time.
 
         Datums that are too old are removed and counted as lost. A datum too far in the future was recorded while the
-        clock was wrong, so its timestamp is set to ``now``. If ``now`` is ``None``, the batch is returned unchanged.
+        clock was wrong, so its timestamp is set to ``now``. If ``now`` is ``None``, all are returned unchanged.
         """
-        if now is None or not batch.datums:
-            return batch
+        if now is None or not datums:
+            return datums
         oldest, newest = now - MAX_AGE_SECONDS, now + MAX_AHEAD_SECONDS
-        times = [*map(_TIME, batch.datums)]
+        times = [datum.unix_seconds for datum in datums]
         if oldest < min(times) and max(times) <= newest:
-            return batch
+            return datums
         timely = tuple(
             datum if datum.unix_seconds <= newest else datum._replace(unix_seconds=int(now))
-            for datum in batch.datums
+            for datum in datums
             if datum.unix_seconds > oldest
         )
-        if expired := len(batch.datums) - len(timely):
+        if expired := len(datums) - len(timely):
             self._stats_recorder.lost(LossReason.EXPIRED, expired)
             self._each_minute.error(
                 "expired",
@@ -271,7 +266,7 @@ class Sender:
                 "delivery problem logged earlier.",
                 expired,
             )
-        return Batch(batch.envelope, timely, is_suspect=batch.is_suspect)
+        return timely
 
     def _try_put(self, batch: Batch) -> Failure | None:
         begun = self._clock()
@@ -312,9 +307,9 @@ class Sender:
         if len(batch.datums) > 1:
             return batch.halves()
         # If CloudWatch's time is unknown, the wall clock is safe here, because the datum has already been refused.
-        timely = self._with_accepted_times(batch, self._service_time() or self._wall_clock())
-        if timely is not batch:
-            return (timely,)
+        timely = self._with_accepted_times(batch.datums, self._service_time() or self._wall_clock())
+        if timely != batch.datums:
+            return (Batch(batch.envelope, timely, is_suspect=batch.is_suspect),)
         (datum,) = batch.datums
         if "Timestamp" not in problem.message:  # a bad timestamp says nothing about later datums of the series
             # Remember the series, so that its datums in later batches do not cause a bisection each time.
