@@ -168,11 +168,13 @@ class Sender:
         if batch is None:
             return False
         remaining: Sequence[Batch] = (batch,)
+        failures = self._failures
         try:
             remaining = self._sent(batch)
         finally:
             self._backlog.settle(remaining)
-        return is_last or not self.is_unexplained
+        has_failed = self._failures > failures  # not if no call was necessary
+        return is_last or not (has_failed and self.is_unexplained)
 
     def _may_bisect(self) -> bool:
         """Return whether the limit on bisection calls allows another call now."""

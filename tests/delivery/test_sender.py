@@ -152,6 +152,24 @@ class TestRetries:
         assert client.names() == [["a"]] * 5 + [["b"]]
         assert (setting.stats().datums_sent, setting.stats().datums_lost) == (2, {})
 
+    def test_datums_that_are_lost_after_an_unknown_error(self) -> None:
+        """A delivery that only finds expired datums at first does not end as if its own attempt had failed."""
+        client = DatedClient(
+            None, RuntimeError("a bug in a program's own client"), clock=lambda: NOW + setting.clock.now
+        )
+        setting = Setting(client)
+        setting.clock.now = 0.0
+        setting.add("first")
+        assert setting.deliver()
+        setting.add("old", unix_seconds=NOW - TWO_WEEKS + 600)
+        setting.add("new")
+        assert not setting.deliver()
+        setting.clock.advance(700)
+        setting.wall_clock.advance(700)
+        assert setting.deliver()
+        assert client.names() == [["first"], ["old"], ["new"]]
+        assert setting.stats().datums_lost == {"expired": 1}
+
     def test_backoff(self) -> None:
         """The delay between attempts grows up to a maximum, and is reset when a call succeeds."""
         client = scripted(*[client_error("InternalFailure", status=500)] * 12, None, client_error("503", status=503))
