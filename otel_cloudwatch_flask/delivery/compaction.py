@@ -6,7 +6,7 @@ neighboring values are merged.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from otel_cloudwatch_flask.delivery.batch import Batch
 from otel_cloudwatch_flask.histograms.values_counts import combined
@@ -37,15 +37,14 @@ def _merged(datums: list[Datum]) -> Datum:
     contents = [datum.content for datum in datums]
     # Statistics lack the values of their samples, so one such datum reduces the merged datum to statistics.
     if any(isinstance(content, Statistics) for content in contents):
-        return datums[-1]._replace(content=_sum_of_statistics(map(statistics_of, contents)))
+        return datums[-1]._replace(content=_sum_of_statistics([*map(statistics_of, contents)]))
     return datums[-1]._replace(content=combined(filter(None, map(values_of, contents))))
 
 
-def _sum_of_statistics(summands: Iterable[Statistics]) -> Statistics:
-    every = list(summands)
+def _sum_of_statistics(summands: Sequence[Statistics]) -> Statistics:
     return Statistics(
-        sum(each.count for each in every),
-        math.fsum(each.sum for each in every),
-        min(each.minimum for each in every),
-        max(each.maximum for each in every),
+        sum(each.count for each in summands),
+        math.fsum(each.sum for each in summands),
+        min(each.minimum for each in summands),
+        max(each.maximum for each in summands),
     )
