@@ -53,8 +53,9 @@ class ReporterReader(CloudWatchMetricReader):
         if not self.has_collected or self._provider is None:
             return
         provider, self._provider = self._provider, None  # another thread may shut down the reporter again
-        if self.exporter.publishes_plain_metrics:
-            # The successor collects, and thereby drops, the plain metrics that this reader has published so far.
+        if self.has_priority(self.exporter.resource):
+            # The successor collects, and thereby drops, the plain metrics that this reader, or another reader before
+            # it, has published so far.
             live = live_readers()
             successor = next((each for each in self._reporters_here() if each in live), None)
             if successor:

@@ -238,6 +238,23 @@ def test_a_reader_stores_its_own_reporters_metrics_only(provider: MeterProvider,
     assert {metric.namespace for metric in cloudwatch.metrics()} == {f"Shop{number}" for number in range(10)}
 
 
+def test_plain_metrics_of_reporters_that_shut_down_in_turn(provider: MeterProvider, cloudwatch: FakeCloudWatch) -> None:
+    """Each measurement of a plain metric is published once, by whichever reporter comes first at the time."""
+    reporters = [
+        CloudWatchMetricsReporter(Flask(name), name, cloudwatch, meter_provider=provider, flush="interval")
+        for name in ("first", "second", "third", "fourth")
+    ]
+    counter = provider.get_meter("plain").create_counter("plain")
+    counter.add(1)
+    for reporter in reporters[:3]:
+        reporter.shutdown()
+    counter.add(10)
+    reporters[3].shutdown()
+    assert cloudwatch.sum("plain", namespace="first") == 1
+    assert cloudwatch.sum("plain", namespace="fourth") == 10
+    assert cloudwatch.sum("plain") == 11
+
+
 class CopyingProvider(MeterProvider):
     """A program's provider that passes on a copy of each scope's name."""
 
