@@ -32,7 +32,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType, MethodType
-from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
+from typing import Final, Literal, NoReturn, TypeAlias, cast, get_args
 
 _logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class _ForkHooks:
                 each.release()
 
 
-def _locks() -> dict[Reason, Any]:
+def _locks() -> "dict[Reason, threading.RLock]":
     return {reason: threading.RLock() for reason in get_args(Reason)}
 
 
@@ -234,7 +234,7 @@ class _ExitHooks:
             self._functions.append(function)
             atexit.register(function)
             if _is_child_of_multiprocessing():
-                _finalize(function)
+                self._finalize()
             self._finalize_in_child()
         self._hook_into_job_workers()
 
@@ -253,7 +253,7 @@ class _ExitHooks:
         This also works in spawned children, because they import the program's main module first.
         """
         if util := sys.modules.get("multiprocessing.util"):
-            util.register_after_fork(self, _ExitHooks._finalize_all)
+            util.register_after_fork(self, _ExitHooks._finalize)
 
     def _hook_into_job_workers(self) -> None:
         """Arrange for the hooks to run when worker processes of Celery or RQ end.
@@ -263,9 +263,8 @@ class _ExitHooks:
         self._has_celery_hook = self._has_celery_hook or _call_at_exit_of_celery(self._end_job_worker)
         self._has_rq_hook = self._has_rq_hook or _call_at_exit_of_rq(self._end_job_worker)
 
-    def _finalize_all(self) -> None:
-        for function in self._functions:
-            _finalize(function)
+    def _finalize(self) -> None:
+        sys.modules["multiprocessing.util"].Finalize(None, self._run, exitpriority=_AFTER_ALL_OTHERS)
 
     def _end_job_worker(self, **_arguments_of_celery: object) -> None:
         """Run the hooks in a process that is about to end. Ignores SIGTERM, so that it cannot interrupt them."""
@@ -311,10 +310,6 @@ def _is_child_of_multiprocessing() -> bool:
     return process is not None and process.parent_process() is not None
 
 
-def _finalize(call: Callable[[], None]) -> None:
-    sys.modules["multiprocessing.util"].Finalize(None, call, exitpriority=_AFTER_ALL_OTHERS)
-
-
 def _call_at_exit_of_celery(call: Callable[..., None]) -> bool:
     """Call ``call`` whenever a process of Celery's prefork pool ends. Returns ``False`` if Celery is not loaded."""
     shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
@@ -349,17 +344,14 @@ def _call_after_forks_of_uwsgi(call: Callable[[], None]) -> bool:
         # uWSGI has only one hook. Its uwsgidecorators module occupies that hook, and lets others share it.
         importlib.import_module("uwsgidecorators").postfork_chain.append(call)
     except Exception:  # noqa: BLE001 - not installed, or there is no master process: it then raises a bare Exception
-        vars(uwsgi)["post_fork_hook"] = _chained(getattr(uwsgi, "post_fork_hook", None), call)
+        programs_hook = getattr(uwsgi, "post_fork_hook", None) or (lambda: None)
+
+        def run_both() -> None:
+            programs_hook()
+            call()
+
+        vars(uwsgi)["post_fork_hook"] = run_both
     return True
-
-
-def _chained(first: Callable[[], object] | None, then: Callable[[], object]) -> Callable[[], None]:
-    def both() -> None:
-        if first is not None:
-            first()
-        then()
-
-    return both
 
 
 _exits: Final = _ExitHooks()
