@@ -56,26 +56,6 @@ def is_registered(reader: MetricReader) -> bool:
     return getattr(reader, "_collect", reader) is not None
 
 
-def forget_measurements(reader: MetricReader, *, is_shut_down: bool = False) -> None:
-    """Drop the uncollected measurements of ``reader`` in a forked child, because the parent exports them.
-
-    Another thread of the parent may have held the SDK's locks during the fork, so this also replaces the consumer's
-    lock, and the reader's storage together with its locks.
-
-    A reader whose shutdown has begun leaves its provider, because only the parent can end the shutdown.
-
-    If the SDK lacks the private names that this relies on, the child exports the measurements a second time.
-    """
-    consumer: Any = consumer_of(reader)
-    if hasattr(consumer, "add_metric_reader") and hasattr(consumer, "_lock"):
-        consumer._lock = threading.Lock()  # noqa: SLF001 - see above
-        consumer.add_metric_reader(reader)
-        if isinstance(reader, SelectiveReader):
-            reader.select_instruments()
-        if is_shut_down:
-            reader._set_collect_callback(None)  # noqa: SLF001 - see above
-
-
 EVERY_ATTRIBUTE: Final[Container[str]] = frozenset()
 """A marker that :meth:`SelectiveReader.kept_attributes` returns to store all attributes. It is compared by identity, so
 it does not matter that it is empty.
@@ -106,9 +86,27 @@ class SelectiveReader(MetricReader):
 
     def _set_collect_callback(self, func: Any) -> None:  # type: ignore[misc]  # final in the SDK, and its only hook
         super()._set_collect_callback(func)
-        self.select_instruments()
+        self._select_instruments()
 
-    def select_instruments(self) -> None:
+    def forget_measurements(self, *, is_shut_down: bool = False) -> None:
+        """Drop the uncollected measurements in a forked child, because the parent exports them.
+
+        Another thread of the parent may have held the SDK's locks during the fork, so this also replaces the consumer's
+        lock, and the reader's storage together with its locks.
+
+        A reader whose shutdown has begun leaves its provider, because only the parent can end the shutdown.
+
+        If the SDK lacks the private names that this relies on, the child exports the measurements a second time.
+        """
+        consumer: Any = consumer_of(self)
+        if hasattr(consumer, "add_metric_reader") and hasattr(consumer, "_lock"):
+            consumer._lock = threading.Lock()  # noqa: SLF001 - see above
+            consumer.add_metric_reader(self)
+            self._select_instruments()
+            if is_shut_down:
+                self._set_collect_callback(None)
+
+    def _select_instruments(self) -> None:
         """Limit the SDK's storage for this reader to what :meth:`kept_attributes` selects."""
         storage = getattr(consumer_of(self), "_reader_storages", {}).get(self)
         find = getattr(storage, "_get_or_init_view_instrument_match", None)

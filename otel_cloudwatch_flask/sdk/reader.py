@@ -25,7 +25,6 @@ from otel_cloudwatch_flask.sdk.internals import (
     EVERY_ATTRIBUTE,
     SelectiveReader,
     consumer_of,
-    forget_measurements,
     is_registered,
     service_name_of,
 )
@@ -273,7 +272,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def _forget(self) -> None:
         """In a forked child, discard the measurements, locks and pending flushes inherited from the parent."""
         self._reset()
-        forget_measurements(self, is_shut_down=self._is_shut_down)
+        self.forget_measurements(is_shut_down=self._is_shut_down)
 
     def _count_measurements(self) -> int:
         """Return the number of measurements counted so far.

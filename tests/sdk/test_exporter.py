@@ -25,7 +25,6 @@ from otel_cloudwatch_flask.delivery.spool import Spool
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.model.datum import Datum, Series
 from otel_cloudwatch_flask.model.scope import FacadeMetric
-from otel_cloudwatch_flask.sdk.internals import forget_measurements
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, client_error
 from tests.support.fakes import BlockedClient, ScriptedClient, eventually, in_threads, join_all
 from tests.support.programs import CUMULATIVE, Program
@@ -550,7 +549,7 @@ def test_a_forked_child_knows_only_its_own_measurements(caplog: pytest.LogCaptur
     counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("orders")
     counter.add(1, {"user": "4711"})
     exporter._restart()
-    forget_measurements(reader)
+    reader.forget_measurements()
     for _ in range(11):
         counter.add(1, {"plan": "pro"})
         assert reader.flush()

@@ -46,8 +46,8 @@ USED: list[tuple[str, Callable[..., object], Callable[[], object]]] = [
     ("_collect", internals.consumer_of, InMemoryMetricReader),
     ("_collect", internals.is_registered, InMemoryMetricReader),
     ("_sdk_config", internals.service_name_of, consumer),
-    ("_lock", internals.forget_measurements, consumer),
-    ("add_metric_reader", internals.forget_measurements, consumer),
+    ("_lock", internals.SelectiveReader.forget_measurements, consumer),
+    ("add_metric_reader", internals.SelectiveReader.forget_measurements, consumer),
     ("_set_collect_callback", internals.SelectiveReader, InMemoryMetricReader),
     ("_reader_storages", internals.SelectiveReader, consumer),
     ("_instrument_view_instrument_matches", internals.SelectiveReader, storage),
@@ -94,7 +94,6 @@ def test_other_objects_have_none_of_it() -> None:
     assert internals.consumer_of(object()) is None
     assert internals.service_name_of(InMemoryMetricReader()) is None
     assert not internals.is_registered(InMemoryMetricReader())
-    internals.forget_measurements(InMemoryMetricReader())
 
 
 @pytest.fixture
@@ -129,8 +128,10 @@ def test_without_consumers_everything_is_published_once() -> None:
 @pytest.mark.usefixtures("without_consumers")
 def test_without_consumers_nothing_is_forgotten() -> None:
     """If a reader's provider cannot be found, a forked child keeps the measurements, and no error is raised."""
-    reader = registered_reader()
-    provider = cast("Any", reader._collect).__self__
-    storage = provider._reader_storages[reader]
-    internals.forget_measurements(reader)
-    assert provider._reader_storages[reader] is storage
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Plain", client=FakeCloudWatch()))
+    MeterProvider([reader], shutdown_on_exit=False)
+    consumer = cast("Any", reader._collect).__self__
+    storage = consumer._reader_storages[reader]
+    reader.forget_measurements()
+    assert consumer._reader_storages[reader] is storage
+    reader.shutdown()

@@ -137,7 +137,7 @@ def test_rules_match_the_name_that_a_view_gives(monkeypatch: pytest.MonkeyPatch)
 def test_also_after_a_fork(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """The storage after a fork applies the same selection."""
     program.count("shop", "orders")
-    internals.forget_measurements(program.reader)
+    program.reader.forget_measurements()
     program.count(FacadeMetric("Orders", "Cafe"), "orders")
     program.count(FacadeMetric("Orders", "Shop"), "orders")
     assert [set(each) for each in program.stored(monkeypatch)] == [{"payment", NEGATIVE_KEY}]
@@ -150,7 +150,7 @@ def test_what_is_published_is_the_same_without_selection(
 ) -> None:
     """The same metrics are published if an unsupported SDK stores all attributes."""
     if not selects:
-        monkeypatch.setattr(internals.SelectiveReader, "select_instruments", lambda _: None)
+        monkeypatch.setattr(internals.SelectiveReader, "_select_instruments", lambda _: None)
     program = Program()
     for scope in ("shop", FacadeMetric("Orders", "Shop"), FacadeMetric("Orders", "Cafe")):
         program.count(scope, "orders")
