@@ -61,7 +61,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy(
             "Failed to flush metrics",
             "Pending data points stay pending.",
-            "Fix the cause that the traceback shows",
+            _REPORT,
         ),
     ),
     "Metrics and dimensions": (

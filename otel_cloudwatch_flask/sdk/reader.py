@@ -377,10 +377,10 @@ class CloudWatchMetricReader(SelectiveReader):
         """Flush in the reader's thread. If that fails, log the exception and return ``False``."""
         try:
             return self._flush_now(deadline, is_last=is_last)
-        except BaseException:  # boundary: callbacks and the client may raise even SystemExit; the thread must not end
+        except Exception:  # boundary: such as a MemoryError; the thread must not end
             _logger.exception(
-                "Failed to flush metrics; the next flush tries again. Fix the cause that the traceback shows. If it is "
-                "not in your code, report a bug."
+                "Failed to flush metrics; the next flush tries again. Unless this process lacks memory, report a bug, "
+                "and include the traceback."
             )
             return False
 
@@ -408,7 +408,11 @@ class CloudWatchMetricReader(SelectiveReader):
             if is_registered(self):
                 self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
             self._collected_measurements, self.has_collected = measurements, True
-        except Exception:  # boundary: callbacks and views of the program
+        except BaseException as error:  # boundary: callbacks and views of the program
+            # In a calling thread, SystemExit may come from a signal handler and must propagate. In the reader's thread,
+            # it must not end the thread.
+            if not isinstance(error, Exception) and threading.current_thread() is not self.thread:
+                raise
             _logger.exception(
                 "Failed to collect metrics; the next collection tries again. Fix the cause that the traceback shows, "
                 "such as an observable callback that takes too long."

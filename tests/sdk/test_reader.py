@@ -676,27 +676,23 @@ class TestTheThread:
         assert (client.cloudwatch.sum("orders"), client.cloudwatch.values("level")) == (1, {3: 1})
         reading.reader.shutdown()
 
-    def test_a_client_that_raises(self) -> None:
-        """The thread survives an exception of the client that is not an ``Exception``, such as ``gevent.Timeout``."""
+    def test_a_delivery_that_raises(
+        self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If a delivery raises, its flush returns ``False`` immediately, and a later flush delivers all data."""
+        errors, deliver = [MemoryError()], reading.exporter.deliver
 
-        class Timeout(BaseException):
-            pass
-
-        errors = [Timeout()]
-
-        def fail_once() -> None:
+        def fail_once(deadline: float, *, is_last: bool = False) -> bool:
             if errors:
                 raise errors.pop()
+            return deliver(deadline, is_last=is_last)
 
-        client = ScriptedClient(before_each=fail_once)
-        reading = Reading(client)
+        monkeypatch.setattr(reading.exporter, "deliver", fail_once)
         reading.counter.add(1)
         begun = time.monotonic()
         assert not reading.reader.flush(PATIENCE_SECONDS)
         assert time.monotonic() - begun < PATIENCE_SECONDS / 2
-        assert eventually(lambda: client.cloudwatch.sum("orders") == 1)
-        assert reading.reader.thread.is_alive()
-        reading.reader.shutdown()
+        assert eventually(lambda: cloudwatch.sum("orders") == 1)
 
     def test_the_end_while_a_call_hangs(self) -> None:
         """Shutdown returns in time, and data that the thread could not collect any more counts as lost."""
