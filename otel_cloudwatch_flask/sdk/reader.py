@@ -347,31 +347,22 @@ class CloudWatchMetricReader(SelectiveReader):
         """
         waiters: list[_Waiter] = []
         with contextlib.suppress(queue.Empty):
-            while not (waiters or self._is_abandoned or self._exit_deadline):
-                waiters += self._receive(seconds_until(min(earliest, due) if self._is_requested else due))
-        self._is_requested = False
-        return [*waiters, *self._drain_inbox()]
-
-    def _receive(self, timeout_seconds: float) -> list[_Waiter]:
-        """Take one item from the inbox.
-
-        Returns an empty list for a wake-up, or for a call whose deadline has passed. Raises ``queue.Empty`` if no item
-        arrives within the timeout.
-        """
-        waiter = self._inbox.get(timeout=timeout_seconds)
-        return [waiter] if waiter is not None and waiter.deadline > time.monotonic() else []
-
-    def _drain_inbox(self) -> list[_Waiter]:
-        waiters: list[_Waiter] = []
-        with contextlib.suppress(queue.Empty):
             while True:
-                waiters += self._receive(0.0)
+                is_urgent = waiters or self._is_abandoned or self._exit_deadline
+                wait_until = min(earliest, due) if self._is_requested else due
+                waiter = self._inbox.get(timeout=0.0 if is_urgent else seconds_until(wait_until))
+                if waiter is not None and waiter.deadline > time.monotonic():
+                    waiters.append(waiter)
+        self._is_requested = False
         return waiters
 
     def _refuse_late_flushes(self) -> None:
         """Answer the ``flush`` calls that came too late for the final flush."""
-        for each in self._drain_inbox():
-            each.answer(is_delivered=False)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiter = self._inbox.get_nowait()
+                if waiter is not None:
+                    waiter.answer(is_delivered=False)
 
     def _try_flush(self, deadline: float, *, is_last: bool = False) -> bool:
         """Flush in the reader's thread. If that fails, log the exception and return ``False``."""
