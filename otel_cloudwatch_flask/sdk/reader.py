@@ -162,10 +162,13 @@ class CloudWatchMetricReader(SelectiveReader):
         """Send all measurements recorded before this call, and wait until CloudWatch accepts them.
 
         Returns ``False`` if the flush fails or takes longer than the timeout, or if data is lost meanwhile. Invalid
-        data does not affect the result. Calls that are made before a collection begins share that collection.
+        data does not affect the result. Calls that are made before a collection begins share that collection. A
+        call in the reader's thread, such as one by an observable callback, returns ``False`` immediately.
 
         :param timeout_seconds: how long to wait, in seconds.
         """
+        if threading.current_thread() is self.thread:  # a callback, or an object that is garbage collected here
+            return False
         lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
         self._ensure_started()

@@ -676,6 +676,20 @@ class TestTheThread:
         assert (client.cloudwatch.sum("orders"), client.cloudwatch.values("level")) == (1, {3: 1})
         reading.reader.shutdown()
 
+    def test_a_flush_in_the_thread_itself(self, reading: Reading) -> None:
+        """A flush that a callback requests returns ``False`` immediately, instead of waiting for its own thread."""
+        took: list[float] = []
+
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            begun = time.monotonic()
+            assert not reading.reader.flush(PATIENCE_SECONDS)
+            took.append(time.monotonic() - begun)
+            return []
+
+        reading.provider.get_meter("tests").create_observable_gauge("level", [observe])
+        assert reading.reader.flush(2 * PATIENCE_SECONDS)
+        assert max(took) < PATIENCE_SECONDS / 2
+
     def test_a_delivery_that_raises(
         self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
