@@ -172,7 +172,7 @@ class CloudWatchMetricReader(SelectiveReader):
         lost_before = self._exporter.stats_recorder.lost_in_delivery()
         deadline = time.monotonic() + timeout_seconds
         self._ensure_started()
-        is_delivered = self._wait_for_flush(deadline) if self._has_thread() else self._flush_now(deadline)
+        is_delivered = self._wait_for_flush(deadline) if self._has_thread() else self._try_flush(deadline)
         return is_delivered and self._exporter.stats_recorder.lost_in_delivery() == lost_before
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
@@ -237,7 +237,7 @@ class CloudWatchMetricReader(SelectiveReader):
             if self._collecting_thread.is_alive():
                 self._collecting_thread.join(seconds_until(deadline))
         else:
-            self._flush_now(deadline, is_last=True)
+            self._try_flush(deadline, is_last=True)
         self._close()
 
     def _close(self) -> None:
@@ -368,10 +368,10 @@ class CloudWatchMetricReader(SelectiveReader):
                     waiter.answer(is_delivered=False)
 
     def _try_flush(self, deadline: float, *, is_last: bool = False) -> bool:
-        """Flush in the reader's thread. If that fails, log the exception and return ``False``."""
+        """Flush in this thread. If that raises an exception, log it and return ``False``."""
         try:
             return self._flush_now(deadline, is_last=is_last)
-        except Exception:  # boundary: such as a MemoryError; the thread must not end
+        except Exception:  # such as a MemoryError: the thread must not end, and a shutdown must close the exporter
             _logger.exception(
                 "Failed to flush metrics; the next flush tries again. Unless this process lacks memory, report a bug, "
                 "and include the traceback."

@@ -825,6 +825,23 @@ class TestWithoutAThread:
         join_all(in_threads(*[record_and_flush] * 8))
         assert cloudwatch.sum("orders") == 8
 
+    def test_a_delivery_that_raises(self, reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A flush returns ``False``, and shutdown closes the exporter."""
+        errors, deliver = [MemoryError(), MemoryError()], reading.exporter.deliver
+
+        def fail_twice(deadline: float, *, is_last: bool = False) -> bool:
+            if errors:
+                raise errors.pop()
+            return deliver(deadline, is_last=is_last)
+
+        monkeypatch.setattr(reading.exporter, "deliver", fail_twice)
+        monkeypatch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+        reading.counter.add(1)
+        assert not reading.reader.flush()
+        reading.reader.shutdown()
+        assert reading.exporter.is_shut_down
+        assert reading.exporter.stats().datums_pending == 0
+
     def test_it_starts_later(
         self, reading: Reading, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
