@@ -21,12 +21,8 @@ PROGRAMS: Final = {"cli", "__main__", "demo", "commands", "testing"}
 RATE_LIMITED_LOG: Final = "rate_limited_log"
 
 _PLACEHOLDER: Final = "…"
-_MESSAGE_POSITION: Final = {
-    ("getLogger", "log"): 1,
-    ("RateLimitedLog", "warning"): 1,
-    ("RateLimitedLog", "error"): 1,
-}
-_LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+_MESSAGE_POSITION: Final = {"getLogger": 0, "RateLimitedLog": 1}
+_LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,11 +97,8 @@ def _log_calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
 
 
 def _level_and_text(call: ast.Call, logger: str, tree: ast.Module) -> tuple[str, str]:
-    method = _name(call.func)
-    position = _MESSAGE_POSITION.get((logger, method), 0)
-    level = next((each.attr for each in call.args if isinstance(each, ast.Attribute) and each.attr.isupper()), method)
-    text = rendered(call.args[position], tree)
-    return level.upper().replace("EXCEPTION", "ERROR"), re.sub(r"%(?:\.\d+f|[sdr])", _PLACEHOLDER, text)
+    text = rendered(call.args[_MESSAGE_POSITION[logger]], tree)
+    return _name(call.func).upper().replace("EXCEPTION", "ERROR"), re.sub(r"%(?:\.\d+f|[sdr])", _PLACEHOLDER, text)
 
 
 def _is_error(name: str) -> bool:
