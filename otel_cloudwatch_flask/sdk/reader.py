@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-from otel_cloudwatch_flask.sdk.exporter import AGGREGATION, TEMPORALITY, CloudWatchMetricExporter, seconds_until
+from otel_cloudwatch_flask.sdk.exporter import AGGREGATION, CloudWatchMetricExporter, seconds_until
 from otel_cloudwatch_flask.sdk.internals import (
     EVERY_ATTRIBUTE,
     SelectiveReader,
@@ -98,7 +98,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._settings = self._exporter.settings.with_arguments(
             export_interval_seconds=export_interval_seconds, flush_min_interval_seconds=flush_min_interval_seconds
         )
-        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=AGGREGATION)
+        super().__init__(preferred_temporality=self._exporter.temporality, preferred_aggregation=AGGREGATION)
         self._is_shut_down = False
         self._is_abandoned = False
         self._measurements = itertools.count()
@@ -206,7 +206,7 @@ class CloudWatchMetricReader(SelectiveReader):
         """Clean up after a shutdown that the reader's thread began. By default, there is nothing to clean up."""
 
     def _begin_shutdown(self, deadline: float) -> bool:
-        """Let the reader's thread start the final flush. Returns whether :meth:`_end_shutdown` has to wait for it.
+        """Let the reader's thread start the final flush. Returns whether :meth:`_finish_flush` has to wait for it.
 
         Returns ``False`` if a shutdown has already begun, or if this is the reader's thread, which cannot wait for
         itself: a callback, the client or the garbage collector may call this. The thread then ends the shutdown.
@@ -230,15 +230,14 @@ class CloudWatchMetricReader(SelectiveReader):
         self._inbox.put(None)
         return not self._ends_itself
 
-    def _end_shutdown(self, deadline: float) -> None:
-        """Wait until ``deadline`` for the final flush, or flush here if the thread does not run. Then close."""
+    def _finish_flush(self, deadline: float) -> None:
+        """Wait until ``deadline`` for the final flush, or flush here if the thread does not run."""
         if self._has_thread():
             self.thread.join(seconds_until(deadline))
             if self._collecting_thread.is_alive():
                 self._collecting_thread.join(seconds_until(deadline))
         else:
             self._try_flush(deadline, is_last=True)
-        self._close()
 
     def _close(self) -> None:
         """Close the exporter. Measurements that the final flush did not collect are counted as lost."""
@@ -437,8 +436,12 @@ def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
 def _shut_down(readers: Iterable[CloudWatchMetricReader], deadline: float) -> None:
     """Shut down ``readers`` concurrently, so that a slow reader does not delay the others."""
     with hold_sigterm():
-        for each in [each for each in readers if each._begin_shutdown(deadline)]:  # noqa: SLF001 - this module's class
-            each._end_shutdown(deadline)  # noqa: SLF001 - this module's class
+        ends = [(each._finish_flush, each._close) for each in readers if each._begin_shutdown(deadline)]  # noqa: SLF001 - this module's class
+        for finish_flush, _ in ends:
+            finish_flush(deadline)
+        # Closed last: if the program's exporters are closed, a reporter's reader also publishes their metrics.
+        for _, close in ends:
+            close()
 
 
 def _shut_down_at_exit() -> None:

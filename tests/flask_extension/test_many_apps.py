@@ -18,10 +18,17 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
-from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
+from otel_cloudwatch_flask import (
+    CloudWatchMetricExporter,
+    CloudWatchMetricReader,
+    CloudWatchMetricsReporter,
+    MetricRule,
+)
 from otel_cloudwatch_flask.flask_extension import provider_setup
 from otel_cloudwatch_flask.flask_extension.provider_setup import ProviderSetup
+from otel_cloudwatch_flask.flask_extension.reporter_reader import ReporterReader
 from otel_cloudwatch_flask.sdk import internals
+from otel_cloudwatch_flask.sdk import reader as reader_module
 from otel_cloudwatch_flask.sdk.reader import readers_on
 from otel_cloudwatch_flask.testing import FakeCloudWatch
 from tests.support.fakes import eventually
@@ -183,8 +190,6 @@ def test_identities_are_used_again(provider: MeterProvider, cloudwatch: FakeClou
 
 def test_a_dropped_app_leaves_the_program_s_reader(cloudwatch: FakeCloudWatch) -> None:
     """Metrics of a dropped app are published by the next flush of the program's own reader."""
-    from otel_cloudwatch_flask import CloudWatchMetricExporter, CloudWatchMetricReader  # noqa: PLC0415
-
     reader = CloudWatchMetricReader(CloudWatchMetricExporter("Shop", client=cloudwatch), export_interval_seconds=3600)
     provider = MeterProvider([reader], shutdown_on_exit=False)
     for _ in range(3):
@@ -253,6 +258,28 @@ def test_plain_metrics_of_reporters_that_shut_down_in_turn(provider: MeterProvid
     assert cloudwatch.sum("plain", namespace="first") == 1
     assert cloudwatch.sum("plain", namespace="fourth") == 10
     assert cloudwatch.sum("plain") == 11
+
+
+@pytest.mark.parametrize("slow_class", [ReporterReader, CloudWatchMetricReader])
+def test_plain_metrics_at_exit(
+    provider: MeterProvider, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch, slow_class: type
+) -> None:
+    """At exit, a reporter does not take over a program's plain metrics, whether it flushes before or after it."""
+    programs = CloudWatchMetricReader(CloudWatchMetricExporter("Program", client=cloudwatch))
+    provider.add_metric_reader(programs)
+    app = make_app(namespace="Shop", cloudwatch_client=cloudwatch, meter_provider=provider)
+    provider.get_meter("plain").create_counter("plain").add(1)
+    collect_now = CloudWatchMetricReader.collect_now
+
+    def collect(reader: CloudWatchMetricReader, deadline: float) -> bool:
+        time.sleep(0.2 * (type(reader) is slow_class))
+        return collect_now(reader, deadline)
+
+    monkeypatch.setattr(CloudWatchMetricReader, "collect_now", collect)
+    reporters = setup_of(app).reader
+    assert reporters is not None
+    reader_module._shut_down([programs, reporters], time.monotonic() + 30)
+    assert [cloudwatch.sum("plain", namespace=each) for each in ("Program", "Shop")] == [1, 0]
 
 
 class CopyingProvider(MeterProvider):
