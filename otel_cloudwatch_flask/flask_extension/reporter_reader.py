@@ -19,7 +19,7 @@ from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import no_fork
 from otel_cloudwatch_flask.sdk.exporter import CloudWatchMetricExporter, live_exporters
 from otel_cloudwatch_flask.sdk.internals import consumer_of
-from otel_cloudwatch_flask.sdk.reader import EXIT_TIMEOUT_SECONDS, CloudWatchMetricReader, live_readers
+from otel_cloudwatch_flask.sdk.reader import EXIT_TIMEOUT_SECONDS, CloudWatchMetricReader, all_readers, live_readers
 
 _logger = logging.getLogger(__name__)
 
@@ -123,13 +123,14 @@ def programs_exporters_on(provider_or_reader: object, resource: Resource | None)
     the reader was added.
     """
     consumer = consumer_of(provider_or_reader)
-    readers = {each.exporter: each for each in live_readers()} if consumer else {}
+    # Includes readers whose final flush has not ended. They are still registered with their providers.
+    reader_of = {each.exporter: each for each in all_readers()} if consumer else {}
     return [
         each
         for each in programs_exporters()
         if (
-            consumer_of(readers[each]) is consumer
-            if each in readers
+            consumer_of(reader_of[each]) is consumer
+            if each in reader_of
             else each.is_in_use and (each.resource or resource) is resource
         )
     ]

@@ -148,8 +148,8 @@ class CloudWatchMetricExporter(MetricExporter):
         client: Client | None,
         client_factory: ClientFactory | None = None,
     ) -> None:
-        self.temporality = _Preferences(TEMPORALITY)
-        super().__init__(preferred_temporality=self.temporality, preferred_aggregation=AGGREGATION)
+        self._preferences = _Preferences(TEMPORALITY)
+        super().__init__(preferred_temporality=self._preferences, preferred_aggregation=AGGREGATION)
         self._settings = settings
         self._rules = Rules(settings.rules)
         # Whether to publish the metrics that belong to no reporter.
@@ -275,8 +275,8 @@ class CloudWatchMetricExporter(MetricExporter):
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a reader uses this exporter, or the exporter has received metrics."""
-        return self.temporality.were_read or self.resource is not None
+        """Whether one of the SDK's readers uses this exporter, or the exporter has received metrics."""
+        return self._preferences.were_read or self.resource is not None
 
     def use_namespace(self, namespace: str) -> None:
         """Use ``namespace`` for the metrics received from now on."""

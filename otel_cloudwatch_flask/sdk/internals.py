@@ -30,9 +30,8 @@ def consumer_of(provider_or_reader: object) -> object | None:
     A reader is registered with a provider if both have the same consumer. A reader without a provider has none.
 
     If the SDK lacks the private names that this relies on, this returns ``None``. A reporter then creates a reader
-    instead of sharing the program's, and until the program's reader has collected, assumes that both readers have the
-    same provider. The reporter also publishes metrics that belong to no reporter, even if another reporter already
-    does.
+    instead of sharing the program's, and does not recognize the program's reader until that reader has collected. The
+    reporter also publishes metrics that belong to no reporter, even if another reporter already does.
     """
     if isinstance(provider_or_reader, MetricReader):
         return getattr(getattr(provider_or_reader, "_collect", None), "__self__", None)

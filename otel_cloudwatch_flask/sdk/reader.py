@@ -20,7 +20,7 @@ from otel_cloudwatch_flask.delivery.stats import LossReason
 from otel_cloudwatch_flask.runtime.live_objects import LiveObjects
 from otel_cloudwatch_flask.runtime.process import call_after_fork, call_at_exit, handle_sigterm, hold_sigterm
 from otel_cloudwatch_flask.runtime.rate_limited_log import RateLimitedLog
-from otel_cloudwatch_flask.sdk.exporter import AGGREGATION, CloudWatchMetricExporter, seconds_until
+from otel_cloudwatch_flask.sdk.exporter import AGGREGATION, TEMPORALITY, CloudWatchMetricExporter, seconds_until
 from otel_cloudwatch_flask.sdk.internals import (
     EVERY_ATTRIBUTE,
     SelectiveReader,
@@ -41,6 +41,7 @@ _JITTER: Final = 0.05
 _MIN_FLUSH_SECONDS: Final = 1.0
 _SUMMED: Final = (Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter)
 
+_all_readers: "LiveObjects[CloudWatchMetricReader]" = LiveObjects()
 _live_readers: "LiveObjects[CloudWatchMetricReader]" = LiveObjects()
 
 
@@ -98,7 +99,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._settings = self._exporter.settings.with_arguments(
             export_interval_seconds=export_interval_seconds, flush_min_interval_seconds=flush_min_interval_seconds
         )
-        super().__init__(preferred_temporality=self._exporter.temporality, preferred_aggregation=AGGREGATION)
+        super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=AGGREGATION)
         self._is_shut_down = False
         self._is_abandoned = False
         self._measurements = itertools.count()
@@ -108,6 +109,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._reset()
         call_at_exit(_shut_down_at_exit)
         self._ensure_started()
+        _all_readers.add(self)
         _live_readers.add(self)
         call_after_fork(self._forget, self._ensure_started)
 
@@ -446,6 +448,11 @@ def _shut_down(readers: Iterable[CloudWatchMetricReader], deadline: float) -> No
 
 def _shut_down_at_exit() -> None:
     _shut_down(live_readers(), time.monotonic() + EXIT_TIMEOUT_SECONDS)
+
+
+def all_readers() -> list[CloudWatchMetricReader]:
+    """Return the CloudWatch readers of this process that are still referenced, even if they are shut down."""
+    return list(_all_readers)
 
 
 def live_readers() -> list[CloudWatchMetricReader]:

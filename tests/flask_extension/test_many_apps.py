@@ -282,6 +282,31 @@ def test_plain_metrics_at_exit(
     assert [cloudwatch.sum("plain", namespace=each) for each in ("Program", "Shop")] == [1, 0]
 
 
+def test_plain_metrics_at_exit_beside_a_reader_without_a_provider(
+    provider: MeterProvider, cloudwatch: FakeCloudWatch
+) -> None:
+    """At exit, a reporter publishes a provider's plain metrics if the program's reader is not on that provider."""
+    programs = CloudWatchMetricReader(CloudWatchMetricExporter("Program", client=cloudwatch))
+    app = make_app(namespace="Shop", cloudwatch_client=cloudwatch, meter_provider=provider)
+    provider.get_meter("plain").create_counter("plain").add(1)
+    reporters = setup_of(app).reader
+    assert reporters is not None
+    reader_module._shut_down([programs, reporters], time.monotonic() + 30)
+    assert cloudwatch.sum("plain", namespace="Shop") == 1
+
+
+def test_plain_metrics_while_another_reader_is_created(
+    provider: MeterProvider, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reporter that flushes while the program creates a reader publishes the plain metrics of its own provider."""
+    reporter = CloudWatchMetricsReporter(Flask("shop"), "Shop", cloudwatch, meter_provider=provider, flush="interval")
+    provider.get_meter("plain").create_counter("plain").add(1)
+    monkeypatch.setattr(reader_module, "call_at_exit", lambda _: reporter.flush())
+    reader = CloudWatchMetricReader(CloudWatchMetricExporter("Program", client=cloudwatch))
+    assert cloudwatch.sum("plain", namespace="Shop") == 1
+    reader.shutdown()
+
+
 class CopyingProvider(MeterProvider):
     """A program's provider that passes on a copy of each scope's name."""
 
