@@ -74,6 +74,8 @@ class Backlog:
         """
         self._waiting: deque[_Entry] = deque()
         self._in_flight: _Entry | None = None
+        self._place = 0
+        """The position in the queue from which the batch in flight was taken, and to which its unsent parts return."""
         self._reported_at_close: _Entry | None = None
         """The batch in flight that :meth:`close` has already logged. A second call does not log it again."""
         self._size_bytes = 0
@@ -120,7 +122,7 @@ class Backlog:
             # Free the encoded text of batches that wait behind others: it takes up as much memory as the datums.
             if self._waiting:
                 _forget_encodings(added)
-            self._push(added)
+            self._push(added, len(self._waiting))
             self._drop_spooled_from_memory()
         if self.size_bytes > self._max_bytes:
             self._make_room()
@@ -143,7 +145,7 @@ class Backlog:
         else:
             self._adoption = None
         with self._merging, self._lock:
-            self._push(found, in_front=True)
+            self._push(found, 0)
         return self._adoption is not None
 
     def check_out(self, *, skips_suspects: bool = False) -> Batch | None:
@@ -176,12 +178,12 @@ class Backlog:
         finally:
             if batch is None:  # cannot be read now, or Ctrl-C interrupted the reading
                 with self._merging, self._lock:
-                    self._waiting.appendleft(self._in_flight)
+                    self._waiting.insert(self._place, self._in_flight)
                     self._in_flight = None
         return batch
 
     def settle(self, remaining: Iterable[Batch] = ()) -> None:
-        """Record the outcome of the batch in flight, and put its unsent parts (``remaining``) back at the front.
+        """Record the outcome of the batch in flight, and put its unsent parts (``remaining``) back in its place.
 
         Parts without datums are dropped.
         """
@@ -198,7 +200,7 @@ class Backlog:
         with self._merging, self._lock:
             self._count(settled, sign=-1)
             self._in_flight = None
-            self._push(again, in_front=True)
+            self._push(again, self._place)
             if again:
                 _forget_encodings(self._waiting)
 
@@ -279,7 +281,7 @@ class Backlog:
             finally:
                 with self._lock:
                     self._count(*merging, sign=-1)
-                    self._push(merged, in_front=True)
+                    self._push(merged, 0)
         self._stats_recorder.count(datums_merged=_datums(merging) - _datums(merged))
 
     def _make_room(self) -> None:
@@ -307,16 +309,14 @@ class Backlog:
         for index, waiting in enumerate(self._waiting):
             if not (skips_suspects and waiting.is_suspect):
                 del self._waiting[index]
+                self._place = index
                 return waiting
         return None
 
-    def _push(self, added: Iterable[_Entry], *, in_front: bool = False) -> None:
-        items = list(added)
-        self._count(*items)
-        if in_front:
-            self._waiting.extendleft(reversed(items))
-        else:
-            self._waiting.extend(items)
+    def _push(self, added: Iterable[_Entry], place: int) -> None:
+        for position, each in enumerate(added, place):
+            self._count(each)
+            self._waiting.insert(position, each)
 
     def _count(self, *waiting: _Entry, sign: int = 1) -> None:
         self._size_bytes += sign * sum(each.size_bytes for each in waiting)

@@ -294,6 +294,19 @@ def test_parts_of_a_refused_batch_are_skipped() -> None:
         backlog.settle()
 
 
+def test_a_batch_keeps_its_place_behind_skipped_parts() -> None:
+    """A batch that was sent ahead of parts of a refused batch stays behind them if it fails or is refused too."""
+    accounts, first, second = Accounts(10_000), batch("a", "b"), batch("c", "d")
+    backlog = accounts.backlog
+    backlog.add([first, second, batch("e")])
+    backlog.check_out()
+    backlog.settle(first.halves())
+    for remaining in ((second,), second.halves()):
+        assert names(backlog.check_out(skips_suspects=True)) == ["c", "d"]
+        backlog.settle(remaining)
+    assert accounts.drained() == ["a", "b", "c", "d", "e"]
+
+
 def test_what_is_left_comes_first() -> None:
     """The rest of a partly sent batch returns to the front of the queue, in order."""
     backlog, whole = Accounts(10_000).backlog, batch("a", "b")
