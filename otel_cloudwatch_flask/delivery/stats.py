@@ -151,8 +151,9 @@ class StatsRecorder:
         with self._lock:
             return DeliveryStats(
                 **{**self._totals, **kept_elsewhere},
-                datums_lost=dict(+self._lost),  # the plus drops zeros
-                measurements_lost=dict(+self._measurements_lost),
+                # The plus drops zeros. It iterates over a copy, because a signal handler may add a reason meanwhile.
+                datums_lost=dict(+self._lost.copy()),
+                measurements_lost=dict(+self._measurements_lost.copy()),
                 last_error=self._last_error,
                 last_success=self._last_success,
             )

@@ -75,3 +75,21 @@ def test_recording_in_an_interrupted_thread() -> None:
     join_all(in_threads(count))
     assert recorder.lost_in_delivery() == 0
     assert stats(recorder).measurements_lost == {"invalid": 1}
+
+
+def test_recording_in_a_thread_that_reads_the_statistics() -> None:
+    """The garbage collector or a signal handler may record the first loss of a reason while the losses are copied."""
+    recorder = StatsRecorder()
+
+    class Interrupted(int):
+        """A number whose comparison is interrupted."""
+
+        def __gt__(self, other: int) -> bool:
+            recorder.lost(LossReason.SHUTDOWN)
+            recorder.lost_measurements(LossReason.SHUTDOWN)
+            return super().__gt__(other)
+
+    recorder._lost["refused"] = recorder._measurements_lost["invalid"] = Interrupted(1)
+    found = stats(recorder)
+    assert (found.datums_lost["refused"], found.measurements_lost["invalid"]) == (1, 1)
+    assert recorder._lost["shutdown"] > 0
