@@ -150,7 +150,7 @@ def _over_max(context: click.Context, result: "_Result", most: float | None) -> 
 def _flush_rates(fleet: Fleet, observed: float | None) -> dict[str, float]:
     """Map each flush policy to the number of flushes per second, except policies whose number is unknown.
 
-    ``observed`` is the measured rate of one process, or ``None`` if no rate was measured. If it is given, the result
+    ``observed`` is the rate of one process in the document, or ``None`` if it is unknown. If it is given, the result
     has an additional entry: the rate if every process flushes at that rate.
     """
     rates: dict[str, float | None] = {policy: fleet.calls_per_second(policy) for policy in POLICIES}

@@ -52,7 +52,7 @@ TARGETS = [
     "/_cloudwatch",
     "http://localhost/_cloudwatch",
     "/_cloudwatch/data.json",
-    "http://127.0.0.1/_cloudwatch/data.json?known=",
+    "http://127.0.0.1/_cloudwatch/data.json?0123456789ab=1",
     "/%5Fcloudwatch",
     "/_cloudwatch%2Fdata.json",
     "//_cloudwatch",
