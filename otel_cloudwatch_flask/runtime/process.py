@@ -4,6 +4,7 @@
   scripts do not handle it.
 * A signal handler interrupts the main thread, which may hold a lock that another thread needs to collect and send
   metrics. While the handler waits for that thread, the main thread cannot release the lock.
+* gevent's hub, which runs the signal handlers of a program that is idle, must not wait for anything.
 * uWSGI forks its workers without running ``os.register_at_fork`` hooks, unless ``py-call-osafterfork`` is set. It
   offers a separate hook.
 * Forked children of :mod:`multiprocessing` run its finalizers, then end with ``os._exit``, which skips ``atexit``.
@@ -180,9 +181,15 @@ class _ExitHooks:
         if not self._holds and not self._must_continue(frame):
             self._holds.append(None)
             self._has_begun = True
-            self._run()
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGTERM)
+            if _is_hub_of_gevent():
+                sys.modules["gevent"].spawn(self._run_and_end)
+            else:
+                self._run_and_end()
+
+    def _run_and_end(self) -> None:
+        self._run()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
 
     def _must_continue(self, frame: FrameType | None) -> bool:
         """Return whether ``frame`` may hold a lock and there is time left. If so, arrange for another signal."""
@@ -303,6 +310,12 @@ def _may_hold_a_lock(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_hub_of_gevent() -> bool:
+    """Return whether the current greenlet is the hub of gevent, which runs the others and therefore cannot wait."""
+    hub = sys.modules.get("gevent.hub")
+    return hub is not None and isinstance(hub.getcurrent(), hub.Hub)
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -97,6 +97,17 @@ else:
     get_meter("script").create_counter("numbers").add(Number(1))
 time.sleep(60)
 """
+SCRIPT_UNDER_GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, signal
+from otel_cloudwatch_flask import CloudWatchMetricsReporter
+
+reporter = CloudWatchMetricsReporter(namespace="Script", flush="interval")
+reporter.add_metric("Orders", 1, "Count")
+gevent.get_hub().loop.timer(0.1).start(os.kill, os.getpid(), signal.SIGTERM)
+gevent.sleep(60)
+"""
 FORK = """
 import os, signal
 from otel_cloudwatch_flask.runtime.process import handle_sigterm, hold_sigterm
@@ -194,6 +205,15 @@ def test_programs(cloudwatch: FailingCloudWatch, case: str, status: int, publish
     ended = subprocess.run(command, cwd=ROOT, env=environment(cloudwatch, {}), timeout=PATIENCE_SECONDS, check=False)
     assert ended.returncode == status
     assert cloudwatch.published.sum("Orders") == published
+
+
+def test_an_idle_program_under_gevent(cloudwatch: FailingCloudWatch) -> None:
+    """If all greenlets wait when the signal arrives, the program publishes its metrics and ends."""
+    pytest.importorskip("gevent")
+    command = [sys.executable, "-c", SCRIPT_UNDER_GEVENT]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(cloudwatch, {}), timeout=PATIENCE_SECONDS, check=False)
+    assert ended.returncode == -signal.SIGTERM
+    assert cloudwatch.published.sum("Orders") == 1
 
 
 @pytest.mark.parametrize("case", ["exit", "shutdown", "shutdown, another thread", "SIGTERM"])
