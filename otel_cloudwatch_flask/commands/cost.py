@@ -25,7 +25,7 @@ from otel_cloudwatch_flask.pricing import EMF_BYTES_PER_METRIC, PRICES_URL, Mont
 from otel_cloudwatch_flask.terminal import counted, echo_table, escaped
 
 _ROWS_SHOWN: Final = 15
-_OBSERVED: Final = "as observed"
+_AS_IN_DATA: Final = "as in the data"
 _FIELDS: Final = ("flush", "flush_min_interval_seconds", "export_interval_seconds")
 """Each of these options defaults to the app's setting of the same name."""
 
@@ -147,15 +147,15 @@ def _over_max(context: click.Context, result: "_Result", most: float | None) -> 
         yield f"${cost.dollars:,.2f} a month exceeds --max {most:g}." + largest_share(result.metrics)
 
 
-def _flush_rates(fleet: Fleet, observed: float | None) -> dict[str, float]:
+def _flush_rates(fleet: Fleet, rate_in_data: float | None) -> dict[str, float]:
     """Map each flush policy to the number of flushes per second, except policies whose number is unknown.
 
-    ``observed`` is the rate of one process in the document, or ``None`` if it is unknown. If it is given, the result
-    has an additional entry: the rate if every process flushes at that rate.
+    ``rate_in_data`` is the rate of one process in the document, or ``None`` if it is unknown. If it is given, the
+    result has an additional entry: the rate if every process flushes at that rate.
     """
     rates: dict[str, float | None] = {policy: fleet.calls_per_second(policy) for policy in POLICIES}
-    if observed is not None:
-        rates[_OBSERVED] = observed * fleet.processes
+    if rate_in_data is not None:
+        rates[_AS_IN_DATA] = rate_in_data * fleet.processes
     return {policy: rate for policy, rate in rates.items() if rate is not None}
 
 

@@ -49,7 +49,7 @@ def test_the_estimate_agrees_with_the_demo() -> None:
     metrics = len(billed(demo_document().series))
     assert metrics == reported["background"]["metrics"]
     estimated = json.loads(run("cost", "--from", "-", "--json", stdin=json.dumps(demo_result())).stdout)
-    for ours, theirs in {"as observed": "background", "interval": "interval"}.items():
+    for ours, theirs in {"as in the data": "background", "interval": "interval"}.items():
         cost = estimated["dollars_per_month"][ours]
         assert cost["requests"] == pytest.approx(reported[theirs]["requests"])
         assert cost["dollars"] == pytest.approx(reported[theirs]["dollars"])
@@ -256,12 +256,12 @@ def served(content: bytes) -> Iterator[str]:
 
 
 def test_the_data_of_a_live_page_is_a_document() -> None:
-    """The document is read from a URL, with the observed call rate."""
+    """The document is read from a URL, with its call rate."""
     document = {"series": [], "requests": 120, "seconds": 60.0}
     with served(json.dumps(document).encode()) as url:
         result = CliRunner().invoke(main, ["cost", "--from", url, "--processes", "3", "--json"])
-    observed = json.loads(result.output)["dollars_per_month"]["as observed"]
-    assert observed["requests"] == pytest.approx(3 * 2 * 30 * 86_400)
+    cost = json.loads(result.output)["dollars_per_month"]["as in the data"]
+    assert cost["requests"] == pytest.approx(3 * 2 * 30 * 86_400)
 
 
 @pytest.mark.parametrize(
