@@ -106,6 +106,7 @@ def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
     page.press("\ue007")
     page.wait("document.getElementById('detail').open && document.querySelectorAll('#detail canvas').length === 1")
     assert page.text("#detail-name") == page.names()[2] == "Metric 00"
+    assert page.run("document.querySelector('#detail canvas').clientHeight") == 180
     page.wait("document.querySelectorAll('#detail pre').length === 3")
     sent = [dict(each) for each in site.cloudwatch.datums if each["MetricName"] == "Metric 00"]
     shown = json.loads(page.text("#detail pre"))

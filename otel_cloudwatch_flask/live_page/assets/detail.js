@@ -145,7 +145,7 @@ export class Detail {
     const column = (key) => series.flushes.map((flush) => flush[key]);
     const isSingle = series.flushes.every((flush) => flush.samples === 1);
     if (isSingle) {
-      this.plot(`Value per flush${inUnit(series)}`, times, [{ label: "value", color: "--accent", values: column("sum"), style: "bars" }]);
+      this.plot(`Value per flush${inUnit(series)}`, times, [{ label: "value", color: "--accent", values: column("sum"), style: "bars" }], 180);
       return;
     }
     const outer = [
