@@ -36,8 +36,12 @@ class InterceptedCloudWatch(FakeCloudWatch):
         # Exporters outlive tests, and their statistics are never reset.
         self._stats_before = {exporter: exporter.stats() for exporter in live_exporters()}
 
+    def flush(self, timeout_seconds: float = _FLUSH_TIMEOUT_SECONDS) -> bool:
+        """Flush every reporter and ``CloudWatchMetricReader`` in the process. Returns whether all succeeded in time."""
+        return _flush_process(timeout_seconds)
+
     def _refresh(self) -> None:
-        _flush_process()
+        self.flush()
 
     def report(self) -> str:
         """Describe the published metrics, at most 50, and all problems, and say why metrics may be missing."""
@@ -103,12 +107,12 @@ def intercepted_cloudwatch() -> Iterator[InterceptedCloudWatch]:
             stream_substitutes.pop()
 
 
-def _flush_process() -> None:
-    """Flush every reporter and ``CloudWatchMetricReader`` in the process."""
-    deadline = time.monotonic() + _FLUSH_TIMEOUT_SECONDS
+def _flush_process(timeout_seconds: float = _FLUSH_TIMEOUT_SECONDS) -> bool:
+    """Flush every CloudWatch reader in the process. Returns whether all flushes succeeded in time."""
+    deadline = time.monotonic() + timeout_seconds
     drain_current_buffer()
-    for reader in live_readers():
-        reader.flush(timeout_seconds=seconds_until(deadline))
+    flushed = [reader.flush(timeout_seconds=seconds_until(deadline)) for reader in live_readers()]
+    return all(flushed)
 
 
 def _redirect(client: "_Client") -> None:

@@ -106,6 +106,7 @@ def test_each_test_begins_with_nothing(project: pytest.Pytester) -> None:
 
             cloudwatch.fail_next(client_error("ThrottlingException"), times=2)
             create_app().test_client().get("/Index")
+            assert cloudwatch.flush()
             assert cloudwatch.sum("RequestCount") == 1
             cloudwatch.assert_no_losses()
             cloudwatch.fail_next(client_error("ThrottlingException"), times=1000)
