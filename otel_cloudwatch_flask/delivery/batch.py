@@ -190,7 +190,7 @@ def encoded(datum: Datum) -> str:
         )
     else:
         numbers = f'"Value":{number_json(content)}'
-    return f"{series.prefix}{seconds},{numbers}}}"
+    return f"{series.prefix or series.encode_prefix()}{seconds},{numbers}}}"
 
 
 def values_json(content: Distribution) -> str:

@@ -1,9 +1,7 @@
 """Datums, the units of data that are sent to CloudWatch, and the series that they belong to."""
 
-import contextlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
@@ -33,6 +31,13 @@ class Series(_SeriesFields):
     properties: Dimensions = ()
     """Attributes that EMF documents contain in addition to the dimensions. They do not identify the series."""
 
+    # Not a cached property, whose lock a forked child could inherit locked before Python 3.12.
+    prefix: str = ""
+    """The JSON text that every datum of this series begins with, up to the value of ``Timestamp``.
+
+    It is empty until :meth:`encode_prefix` is called.
+    """
+
     def members(self) -> dict[str, Any]:
         """Return the members of a ``MetricDatum`` structure that identify the series."""
         members: dict[str, Any] = {
@@ -44,13 +49,10 @@ class Series(_SeriesFields):
             members["StorageResolution"] = self.storage_resolution
         return members
 
-    @cached_property
-    def prefix(self) -> str:
-        """The JSON text that every datum of this series begins with, up to the value of ``Timestamp``."""
-        return f'{json.dumps(self.members(), separators=(",", ":"))[:-1]},"Timestamp":'
-
-    # Before Python 3.12, a cached property holds a lock while it computes. A forked child could inherit it locked.
-    vars(prefix)["lock"] = contextlib.nullcontext()
+    def encode_prefix(self) -> str:
+        """Store and return :attr:`prefix`."""
+        self.prefix = f'{json.dumps(self.members(), separators=(",", ":"))[:-1]},"Timestamp":'
+        return self.prefix
 
 
 @dataclass(frozen=True, slots=True)
