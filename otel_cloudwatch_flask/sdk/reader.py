@@ -41,8 +41,7 @@ _JITTER: Final = 0.05
 _MIN_FLUSH_SECONDS: Final = 1.0
 _SUMMED: Final = (Counter, Histogram, ObservableCounter, ObservableUpDownCounter, UpDownCounter)
 
-_all_readers: "LiveObjects[CloudWatchMetricReader]" = LiveObjects()
-_live_readers: "LiveObjects[CloudWatchMetricReader]" = LiveObjects()
+_readers: "LiveObjects[CloudWatchMetricReader]" = LiveObjects()
 
 
 class _Waiter:
@@ -100,7 +99,7 @@ class CloudWatchMetricReader(SelectiveReader):
             export_interval_seconds=export_interval_seconds, flush_min_interval_seconds=flush_min_interval_seconds
         )
         super().__init__(preferred_temporality=TEMPORALITY, preferred_aggregation=AGGREGATION)
-        self._is_shut_down = False
+        self.is_shut_down = False
         self._is_abandoned = False
         self._measurements = itertools.count()
         # Counts a recorded measurement, without a lock, so that a shutdown can tell how many were not collected.
@@ -109,8 +108,7 @@ class CloudWatchMetricReader(SelectiveReader):
         self._reset()
         call_at_exit(_shut_down_at_exit)
         self._ensure_started()
-        _all_readers.add(self)
-        _live_readers.add(self)
+        _readers.add(self)
         call_after_fork(self._forget, self._ensure_started)
 
     def _reset(self) -> None:
@@ -213,10 +211,9 @@ class CloudWatchMetricReader(SelectiveReader):
         Returns ``False`` if a shutdown has already begun, or if this is the reader's thread, which cannot wait for
         itself: a callback, the client or the garbage collector may call this. The thread then ends the shutdown.
         """
-        if self._is_shut_down:
+        if self.is_shut_down:
             return False
-        self._is_shut_down = True
-        _live_readers.discard(self)
+        self.is_shut_down = True
         self.has_collected = False
         self._exporter.sender.expedite(is_ending=True)
         self._ends_itself = threading.current_thread() is self.thread
@@ -260,7 +257,7 @@ class CloudWatchMetricReader(SelectiveReader):
         If the thread cannot be started, :meth:`flush` does its work in the calling thread.
         """
         handle_sigterm()
-        if self.thread.is_alive() or self._is_shut_down or not self._starting.acquire(blocking=False):
+        if self.thread.is_alive() or self.is_shut_down or not self._starting.acquire(blocking=False):
             return
         try:
             if not self.thread.is_alive():
@@ -276,7 +273,7 @@ class CloudWatchMetricReader(SelectiveReader):
     def _forget(self) -> None:
         """In a forked child, discard the measurements, locks and pending flushes inherited from the parent."""
         self._reset()
-        self.forget_measurements(is_shut_down=self._is_shut_down)
+        self.forget_measurements(is_shut_down=self.is_shut_down)
 
     def _count_measurements(self) -> int:
         """Return the number of measurements counted so far.
@@ -452,12 +449,12 @@ def _shut_down_at_exit() -> None:
 
 def all_readers() -> list[CloudWatchMetricReader]:
     """Return the CloudWatch readers of this process that are still referenced, even if they are shut down."""
-    return list(_all_readers)
+    return list(_readers)
 
 
 def live_readers() -> list[CloudWatchMetricReader]:
     """Return the CloudWatch readers of this process that are not shut down."""
-    return list(_live_readers)
+    return [each for each in _readers if not each.is_shut_down]
 
 
 def readers_on(provider: object) -> list[CloudWatchMetricReader]:
