@@ -338,8 +338,8 @@ def _preview(folder: Path, source: str) -> str:
         (["--metrics", "3", "--against", "main.json"], "--against compares metrics, so it requires --from."),
         (["--metrics", "3", "--max", "30", "--flush", "sync"], "--max requires --rate"),
         (["--metrics", "3", "--max", "nan"], "nan is not a finite number."),
-        (["--from", "", "--max", "30"], "Cannot read : Is a directory."),
-        (["--from", "seen.json", "--against", ""], "Cannot read : Is a directory."),
+        (["--from", "", "--max", "30"], "Cannot read the file: its name is empty."),
+        (["--from", "seen.json", "--against", ""], "Cannot read the file: its name is empty."),
     ],
 )
 def test_a_gate_that_cannot_decide_is_an_error(

@@ -199,7 +199,7 @@ def test_an_empty_file_name(tmp_path: Path) -> None:
     """An empty name is an error, so that not all routes are requested instead."""
     ended = run_flask(app_file(tmp_path), "preview", "--requests", "")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "Error: Cannot read requests from : Is a directory.\n"
+    assert ended.stderr == "Error: Cannot read requests from the file: its name is empty.\n"
 
 
 def test_an_app_is_required() -> None:

@@ -106,7 +106,7 @@ def read_json(source: str, convert: Callable[[Any], _T], expected: str) -> _T:
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise CommandError(
-            f"Cannot read {source}: {reason}. Pass {expected}, as a file, a URL, or - for standard input."
+            f"Cannot read {source or 'the file'}: {reason}. Pass {expected}, as a file, a URL, or - for standard input."
         ) from error
 
 
@@ -120,6 +120,8 @@ from_option: Final = click.option(
 
 
 def _text(source: str) -> str:
+    if not source:
+        raise ValueError("its name is empty")
     if source == "-":
         return sys.stdin.read()
     if source.startswith(("http://", "https://")):

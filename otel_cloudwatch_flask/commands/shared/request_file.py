@@ -30,6 +30,8 @@ def read_requests(file: str) -> list[Request]:
 
     Raises :class:`CommandError` if the file cannot be read, is malformed or contains no request.
     """
+    if not file:
+        raise CommandError("Cannot read requests from the file: its name is empty.")
     try:
         text = Path(file).read_text("utf-8")
         requests = [*(_har(json.loads(text)) if text.lstrip().startswith("{") else _lines(text))]
