@@ -137,6 +137,8 @@ def terminal(log: Path, *environments: dict[str, str], folder: Path = ROOT) -> I
     """Open a terminal in this folder, and stop its server at the end."""
     with isolated_environment():
         environment = {**os.environ, "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", "")])}
+    # The Lambda function waits for the delivery, which takes longer than usual if the machine is busy.
+    environment["OTEL_EXPORTER_CLOUDWATCH_SYNC_TIMEOUT_SECONDS"] = str(PATIENCE_SECONDS)
     for each in environments:
         environment.update(each)
     opened = Terminal(log, environment, folder)
