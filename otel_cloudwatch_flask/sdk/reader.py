@@ -351,11 +351,20 @@ class CloudWatchMetricReader(SelectiveReader):
             while True:
                 is_urgent = waiters or self._is_abandoned or self._exit_deadline
                 wait_until = min(earliest, due) if self._is_requested else due
-                waiter = self._inbox.get(timeout=0.0 if is_urgent else seconds_until(wait_until))
+                waiter = self._receive(0.0 if is_urgent else seconds_until(wait_until))
                 if waiter is not None and waiter.deadline > time.monotonic():
                     waiters.append(waiter)
         self._is_requested = False
         return waiters
+
+    def _receive(self, timeout_seconds: float) -> _Waiter | None:
+        """Take the next item from the inbox. Raises ``queue.Empty`` if none arrives within the timeout."""
+        # In Python 3.10, get() with a short timeout may ignore the timeout if the queue is empty but the previous call
+        # found an item: while it acquires its lock, the remaining time becomes negative, which means "wait forever".
+        try:
+            return self._inbox.get_nowait()
+        except queue.Empty:
+            return self._inbox.get(timeout=timeout_seconds)
 
     def _refuse_late_flushes(self) -> None:
         """Answer the ``flush`` calls that came too late for the final flush."""
