@@ -32,7 +32,7 @@ values = st.one_of(
 )
 attributes = st.dictionaries(any_text, values, max_size=30)
 plain_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=50).filter(
-    lambda text: not text.isspace() and not text.startswith(":") and not re.search("%[0-9A-F]{2}", text)
+    lambda text: not text.isspace() and not text.startswith(":") and not re.search(r"%[0-9A-F]{2}|^\(empty\)$", text)
 )
 
 
