@@ -121,7 +121,14 @@ def echo_json(value: object) -> None:
     """Print a value as indented JSON. If the command fails later, its error is not printed as another document."""
     meta = click.get_current_context().meta
     meta[_IS_JSON_KEY] = False
-    click.echo(json.dumps(value, indent=2), file=meta.get(_STREAM_KEY))
+    stream = meta.get(_STREAM_KEY)
+    try:
+        click.echo(json.dumps(value, indent=2), file=stream)
+    except BrokenPipeError:  # which click handles; Python would report it again when it flushes the stream at exit
+        if stream is not None:
+            with suppress(BrokenPipeError):
+                stream.close()
+        raise
 
 
 def json_option(what: str) -> Callable[[_F], _F]:
