@@ -140,7 +140,7 @@ def test_exceptions_pass_through() -> None:
 
 def test_views_keep_their_names_and_arguments() -> None:
     """The decorators preserve view names, from which Flask derives endpoints, and view arguments."""
-    reporter = CloudWatchMetricsReporter()
+    reporter = CloudWatchMetricsReporter(cloudwatch_client=FakeCloudWatch())
 
     @request_count(reporter, "Item")
     @fault_failure_error(reporter, "Item")
