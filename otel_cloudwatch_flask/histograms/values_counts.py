@@ -117,13 +117,10 @@ def scaled(
         values, counts = _values_and_counts(count, total, extremes, buckets, is_explicit=is_explicit)
     except OverflowError:  # The samples are near the largest float.
         raise InvalidPointError("a value outside ±2^360") from None
-    if factor != 1.0:
-        values = [value * factor for value in values]
-        if factor < 0:
-            values, counts = values[::-1], counts[::-1]
-    if values[0] >= MIN_MAGNITUDE and values[-1] <= MAX_MAGNITUDE:
+    if factor == 1.0 and values[0] >= MIN_MAGNITUDE and values[-1] <= MAX_MAGNITUDE:
         return Distribution(values, counts)
-    return Distribution.of(zip(map(sendable, values), counts, strict=True))
+    # Scaling reverses the order if the factor is negative, and its rounding can make neighbors equal.
+    return Distribution.of(zip((sendable(value * factor) for value in values), counts, strict=True))
 
 
 def combined(distributions: Iterable[Distribution]) -> Distribution:

@@ -386,3 +386,11 @@ def test_equal_values_are_one() -> None:
     made = Distribution.of([(2.0, 1), (0.0, 1), (1.0, 3), (2.0, 4), (-0.0, 2)])
     assert made == Distribution([0.0, 1.0, 2.0], [3, 3, 5])
     assert (made.samples, made.total) == (11, 13.0)
+
+
+def test_values_that_scaling_makes_equal() -> None:
+    """If scaling rounds two values to the same number, they become one value."""
+    recorded = [505.7785367590208, math.nextafter(505.7785367590208, math.inf)]
+    scaled = recorded[0] * 0.001
+    assert scaled == recorded[1] * 0.001
+    assert distribution(replace(exponential(recorded, 0), factor=0.001)) == Distribution([scaled], [2])
