@@ -67,7 +67,7 @@ class PointReader:
     def value(self, key: Hashable, data: sdk.DataT, point: sdk.DataPointT, factor: float) -> PointValue | None:
         """Convert one data point, or return ``None`` if there is nothing to publish.
 
-        :param key: scope, name and unit of the metric.
+        :param key: resource, scope, name and unit of the metric.
         :param data: the metric's data, which contains ``point``.
         :param factor: multiplier that converts the numbers to the published unit and sign.
         :raises InvalidPointError: if the numbers of the data point cannot be published.

@@ -10,7 +10,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_cloudwatch_flask.limits import MAX_DIMENSIONS
 from otel_cloudwatch_flask.model.datum import Series
-from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name, properties, within_limit
+from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name, properties, text_of, within_limit
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric, facade_metric, reporter_of
 from otel_cloudwatch_flask.model.units import NO_UNIT, ScaledUnit, from_ucum
@@ -24,7 +24,8 @@ _MAX_KINDS: Final = 10_000
 """Maximum number of metrics whose kind is stored. It bounds the memory if a program keeps creating metric names."""
 
 Attributes = Mapping[str, Any]
-_NamedAttributes = tuple[tuple[str, Any], ...]
+_Texts = tuple[tuple[str, str], ...]
+"""The names of attributes and the texts of their values, sorted by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ class MetricStream:
     """A metric of a collection, with the properties that all of its data points share."""
 
     identity: Hashable
-    """The scope, name and unit, which distinguish cumulative series with equal attributes."""
+    """The resource, scope, name and unit, which distinguish cumulative series with equal attributes."""
     name: str
     unit: ScaledUnit
     rule: MetricRule
     facade: FacadeMetric | None
-    resource_attributes: _NamedAttributes
+    resource_attributes: _Texts
     data: sdk.DataT
 
     @property
@@ -71,12 +72,13 @@ class MetricStreams:
     def of(self, data: sdk.MetricsData) -> Iterator[MetricStream]:
         """Yield those metrics of a collection that this exporter publishes and that no rule drops."""
         for resource_metrics in data.resource_metrics:
+            # As texts, because keys contain them, and the values of attributes may be mappings, which are not hashable.
             attributes = resource_metrics.resource.attributes
-            # Sorted because the tuple is part of a cache key.
-            named = tuple((key, attributes[key]) for key in sorted(self._resource_dimensions & attributes.keys()))
+            resource = tuple((key, text_of(attributes[key])) for key in sorted(attributes))
+            named = tuple((key, text) for key, text in resource if key in self._resource_dimensions)
             for scope_metrics in resource_metrics.scope_metrics:
                 if self._publishes(reporter_of(scope_metrics.scope)):
-                    yield from self._in_scope(scope_metrics.scope, scope_metrics.metrics, named)
+                    yield from self._in_scope(resource, scope_metrics.scope, scope_metrics.metrics, named)
 
     def series(self, stream: MetricStream, attributes: Attributes) -> tuple[Series, ...]:
         """Return the series of a data point with ``attributes``, ordered by increasing number of dimensions."""
@@ -100,7 +102,11 @@ class MetricStreams:
         return found
 
     def _in_scope(
-        self, scope: InstrumentationScope, metrics: Iterable[sdk.Metric], resource_attributes: _NamedAttributes
+        self,
+        resource: _Texts,
+        scope: InstrumentationScope,
+        metrics: Iterable[sdk.Metric],
+        resource_attributes: _Texts,
     ) -> Iterator[MetricStream]:
         facade = facade_metric(scope)
         for metric in metrics:
@@ -108,7 +114,7 @@ class MetricStreams:
             rule = self._rules.of(name)
             if not rule.drop:
                 self._remember_kind(name, metric.data)
-                identity = (scope, name, metric.unit)
+                identity = (resource, scope, name, metric.unit)
                 yield MetricStream(identity, name, self._unit(metric), rule, facade, resource_attributes, metric.data)
 
     def _remember_kind(self, name: str, data: sdk.DataT) -> None:

@@ -47,7 +47,7 @@ class CumulativeToDelta:
     def delta(self, key: Hashable, start_unix_nano: int, total: Total) -> Total | None:
         """Return the increase since the previous total of the series, or ``None`` if there is nothing to publish.
 
-        :param key: scope, name, unit and typed attributes of the series.
+        :param key: resource, scope, name, unit and typed attributes of the series.
         :param start_unix_nano: time at which the SDK started or reset the series.
         """
         previous = self._seen.get(key)

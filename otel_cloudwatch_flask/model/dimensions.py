@@ -63,10 +63,10 @@ def properties(attributes: Mapping[str, object]) -> Dimensions:
     (('items', '[1, 2]'), ('user', 'Zoë'))
     """
     longest = MAX_DIMENSION_VALUE_LENGTH
-    return tuple(sorted((key, shortened(_text_of(value), longest)) for key, value in attributes.items()))
+    return tuple(sorted((key, shortened(text_of(value), longest)) for key, value in attributes.items()))
 
 
-def _text_of(value: object) -> str:
+def text_of(value: object) -> str:
     """Return the text that OpenTelemetry defines for an attribute's value.
 
     https://opentelemetry.io/docs/specs/otel/common/#anyvalue-representation-for-non-otlp-protocols
@@ -99,7 +99,7 @@ def dimension_value(value: object) -> str:
     >>> dimension_value("Zürich"), dimension_value(["a", "b"]), dimension_value("")
     ('Z%C3%BCrich', '["a", "b"]', '(empty)')
     """
-    return _acceptable(_text_of(value), MAX_DIMENSION_VALUE_LENGTH)
+    return _acceptable(text_of(value), MAX_DIMENSION_VALUE_LENGTH)
 
 
 def metric_name(name: str) -> str:
@@ -128,7 +128,7 @@ def namespace_of(service_name: str) -> str:
 def _as_json(value: object) -> str:
     # In a list or mapping, a value that JSON cannot represent, such as a UUID, becomes a JSON string. On its own, it
     # becomes text without quotes.
-    convert_element = _text_of if isinstance(value, (list, tuple, dict)) else None
+    convert_element = text_of if isinstance(value, (list, tuple, dict)) else None
     with suppress(TypeError, ValueError):
         return json.dumps(value, ensure_ascii=False, default=convert_element)
     try:

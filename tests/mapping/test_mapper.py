@@ -346,6 +346,13 @@ class TestDimensions:
         assert program.cloudwatch.sum("orders", {"service.name": "shop", "host.name": "a"}) == 1
         assert program.cloudwatch.sum("orders", {"service.name": "shop", "host.name": "b"}) == 2
 
+    def test_a_resource_dimension_that_is_a_mapping(self) -> None:
+        """A resource attribute of any type that OpenTelemetry allows becomes a dimension."""
+        program = Program(resource={"cloud": {"zones": ["a", "b"]}}, resource_dimensions=["cloud"])
+        program.meter.create_counter("orders").add(1)
+        program.publish()
+        assert program.cloudwatch.sum("orders", {"cloud": '{"zones": ["a", "b"]}'}) == 1
+
     def test_overflow(self, caplog: pytest.LogCaptureFixture) -> None:
         """Beyond the limit, all samples go to the overflow series; none is lost, and one warning is logged."""
         program = Program(max_metrics=10)

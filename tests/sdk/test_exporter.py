@@ -155,6 +155,25 @@ def test_cumulative_reader() -> None:
     assert program.cloudwatch.values("latency") == {1: 1, 2: 1, 3: 1, 4: 1}
 
 
+def test_cumulative_readers_of_two_providers(cloudwatch: FakeCloudWatch) -> None:
+    """Series of two resources have their own running totals, even if nothing else distinguishes them."""
+    exporter = CloudWatchMetricExporter("Shop", client=cloudwatch)
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    counters = [
+        MeterProvider([reader], resource=Resource({"host.name": host}), shutdown_on_exit=False)
+        .get_meter("tests")
+        .create_counter("orders")
+        for host, reader in zip("ab", readers, strict=True)
+    ]
+    for _ in range(3):
+        for amount, counter, reader in zip((10, 1), counters, readers, strict=True):
+            counter.add(amount)
+            data = reader.get_metrics_data()
+            assert data is not None
+            exporter.export(data)
+    assert cloudwatch.sum("orders") == 33
+
+
 class TestNamespace:
     """The namespace in which metrics are published."""
 
