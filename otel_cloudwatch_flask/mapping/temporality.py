@@ -19,7 +19,9 @@ class RunningSum:
 
     def minus(self, previous: "RunningSum") -> "RunningSum | None":
         """Return the increase since ``previous``, or ``None`` if the sum decreased, which indicates a reset."""
-        return RunningSum(self.value - previous.value) if self.value >= previous.value else None
+        # Not a comparison of the sums: the SDK rounds an int beyond 2^53 when it adds a float, which is not a decrease.
+        increase = self.value - previous.value
+        return RunningSum(increase) if increase >= 0 else None
 
 
 Total = TypeVar("Total", bound=RunningSum | Histogram)

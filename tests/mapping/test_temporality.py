@@ -31,6 +31,7 @@ class TestSums:
             ([(AFTER, 2**70), (AFTER, 2**70 + 1)], [2**70, 1]),
             ([(AFTER, 0), (AFTER, 0)], [0, None]),
             ([(AFTER, 0.1), (AFTER, 0.3)], [0.1, pytest.approx(0.2)]),
+            ([(AFTER, 2**53 + 1), (AFTER, 2**53 + 1 + 0.5)], [2**53 + 1, 0]),
         ],
         ids=[
             "first",
@@ -45,6 +46,7 @@ class TestSums:
             "whole-numbers-beyond-doubles",
             "zero",
             "floats",
+            "whole-number-rounded-to-a-double",
         ],
     )
     def test_resets(self, points: list[tuple[int, float]], deltas: list[float | None]) -> None:
