@@ -380,8 +380,9 @@ class Settings:
     max_backlog_bytes: Annotated[int, Key(_count, default=int(DEFAULT_MAX_BACKLOG_BYTES))]
     """Maximum size of unsent metrics in memory, in bytes of uncompressed JSON."""
     spool_directory: Annotated[Path | None, Key(_directory)]
-    """Directory in which unsent metrics are kept across restarts. Not supported on Windows or if OUTPUT is 'emf'.
-    Default: unsent metrics are kept in memory only.
+    """Directory in which unsent metrics are kept across restarts. Exporters that share a directory must publish to the
+    same AWS account and Region, because each one also sends what others have left there. Not supported on Windows or if
+    OUTPUT is 'emf'. Default: unsent metrics are kept in memory only.
     """
     strict: Annotated[bool | None, Key(_boolean)]
     """Whether add_metric raises InvalidMetricError for an invalid metric. If false, the error is logged, and the metric
