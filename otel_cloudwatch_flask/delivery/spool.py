@@ -173,11 +173,13 @@ class Spool:
                 yield self._owned.pop(0)
 
     def _directories_of_others(self) -> list[Path]:
+        owned = [directory for directory, _ in self._owned]
         try:
-            owned = [directory for directory, _ in self._owned]
-            return sorted(
-                each for each in self._directory.glob(_PREFIX + "*") if each not in owned and _is_own_user(each)
-            )
+            # Not Path.glob, which hides a lack of permission.
+            found = sorted(each for each in self._directory.iterdir() if each.name.startswith(_PREFIX))
+            return [each for each in found if each not in owned and _is_own_user(each)]
+        except FileNotFoundError:  # nothing has been written yet
+            return []
         except OSError as error:
             _each_minute.warning(
                 "list",
@@ -240,7 +242,6 @@ class Spool:
 
 def _batch_files(directory: Path) -> list[Path]:
     """Return the batch files in a directory, oldest first. Raises ``OSError`` if the directory cannot be read."""
-    # Since Python 3.13, Path.glob hides that error.
     return sorted(each for each in directory.iterdir() if each.suffix == _BATCH_SUFFIX)
 
 

@@ -77,22 +77,32 @@ def test_what_cannot_be_adopted_stays_where_it_is(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that cannot be read now is not deleted. ``Path.glob`` hides the error since Python 3.13."""
+    """A directory that cannot be read now is not deleted."""
     dead, closed, other = Spool(tmp_path), Spool(tmp_path), Spool(tmp_path)
     assert dead.write(batch("a"))
     assert closed.write(batch("b"))
     dead.release()
+    iterdir = Path.iterdir
 
     def fail(directory: Path) -> Iterator[Path]:
+        if directory == tmp_path:
+            return iterdir(directory)
         raise OSError(errno.EMFILE, "Too many open files", str(directory))
 
-    glob = Path.glob
     monkeypatch.setattr(Path, "iterdir", fail)
-    monkeypatch.setattr(Path, "glob", lambda path, pattern: glob(path, pattern) if path == tmp_path else iter(()))
     assert list(other.adopt()) == []
     closed.close()
     monkeypatch.undo()
     assert [other.read(path) for path in Spool(tmp_path).adopt()] == [batch("a"), batch("b")]
+
+
+def test_a_spool_directory_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that may not list the spool directory warns that it finds no batches of earlier processes there."""
+    monkeypatch.setattr(Path, "iterdir", failing(Path.iterdir, errno.EACCES))
+    assert list(Spool(tmp_path).adopt()) == []
+    assert "Cannot read the spool directory" in caplog.text
 
 
 def test_a_directory_that_another_process_has_just_adopted(
@@ -102,8 +112,8 @@ def test_a_directory_that_another_process_has_just_adopted(
     first = Spool(tmp_path)
     assert first.write(batch("a"))
     first.close()
-    glob = Path.glob
-    monkeypatch.setattr(Path, "glob", lambda path, pattern: [path / "process-gone", *glob(path, pattern)])
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: [path / "process-gone", *iterdir(path)])
     other = Spool(tmp_path)
     assert [other.read(path) for path in other.adopt()] == [batch("a")]
     assert caplog.text == ""
