@@ -202,7 +202,7 @@ def test_metric_data(client: "CloudWatchClient") -> None:
 
 
 def test_periods(client: "CloudWatchClient") -> None:
-    """Data points are aligned to whole periods, and each unit has its own data points."""
+    """Data points are aligned to whole minutes, and each unit has its own data points."""
     minute = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     times = [minute - timedelta(seconds=65), minute - timedelta(seconds=60), minute - timedelta(seconds=1)]
     data: list[Any] = [{"MetricName": "a", "Value": 1, "Timestamp": moment} for moment in times]
@@ -213,6 +213,24 @@ def test_periods(client: "CloudWatchClient") -> None:
         (minute - timedelta(minutes=1), "Count", 1),
         (minute - timedelta(minutes=1), "None", 2),
     ]
+
+
+def test_periods_begin_at_the_start_of_the_time_range(client: "CloudWatchClient") -> None:
+    """The first period begins at the given minute, even if that is not a multiple of the period."""
+    start = datetime.now(timezone.utc).replace(minute=7, second=0, microsecond=0) - timedelta(hours=2)
+    times = [start, start + timedelta(minutes=59), start + timedelta(minutes=60)]
+    data: list[Any] = [{"MetricName": "Latency", "Value": 1, "Timestamp": moment} for moment in times]
+    client.put_metric_data(Namespace="Shop", MetricData=data)
+    asked: Any = {"StartTime": start + timedelta(seconds=30), "EndTime": start + timedelta(hours=2)}
+    metric: Any = {"Namespace": "Shop", "MetricName": "Latency"}
+    points = client.get_metric_statistics(**metric, **asked, Period=3600, Statistics=["Sum"])["Datapoints"]
+    expected = [(start, 2), (start + timedelta(hours=1), 1)]
+    assert [(point["Timestamp"], point["Sum"]) for point in points] == expected
+    queries: Any = [{"Id": "q", "MetricStat": {"Metric": metric, "Period": 3600, "Stat": "Sum"}}]
+    (found,) = client.get_metric_data(MetricDataQueries=queries, **asked, ScanBy="TimestampAscending")[
+        "MetricDataResults"
+    ]
+    assert list(zip(found["Timestamps"], found["Values"], strict=True)) == expected
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ _METRICS_PER_PAGE: Final = 500
 def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Answer GetMetricStatistics, with one data point for each period and unit in which the metric has data.
 
-    The metric must have exactly the given dimensions. As in CloudWatch, there are no percentiles for periods that
-    contain negative values, or statistic sets whose minimum and maximum differ. Raises :class:`ValidationError` if the
-    parameters are invalid.
+    The metric must have exactly the given dimensions. As in CloudWatch, the first period begins at the start of the
+    time range, and there are no percentiles for periods that contain negative values, or statistic sets whose minimum
+    and maximum differ. Raises :class:`ValidationError` if the parameters are invalid.
     """
     _check_statistics(parameters)
     start, end = _time_range(parameters)
@@ -32,7 +32,7 @@ def metric_statistics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str
         unit = datum.metric.unit
         is_wanted = datum.metric.identity == identity and parameters.get("Unit") in (None, unit)
         if is_wanted and start <= datum.unix_time < end:
-            tallies[datum.unix_time - datum.unix_time % period, unit].add(datum.content)
+            tallies[start + (datum.unix_time - start) // period * period, unit].add(datum.content)
     points = []
     for time, unit in sorted(tallies):
         found = {name: tallies[time, unit].statistic(name) for name in statistics or parameters["ExtendedStatistics"]}
