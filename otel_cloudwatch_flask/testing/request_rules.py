@@ -127,7 +127,7 @@ def _anything(_where: str, _value: object) -> Iterator[ValidationError]:
 def _structure_errors(
     where: str, value: object, *, rules: Mapping[str, _Rule], required: Collection[str] = ()
 ) -> Iterator[ValidationError]:
-    """Check a structure's members. Unknown members are errors because boto3, unlike CloudWatch, refuses them."""
+    """Check a structure's members. Unknown members and ``None`` are errors because boto3 refuses them."""
     if not isinstance(value, Mapping):
         yield _invalid(where, value)
         return
@@ -139,6 +139,8 @@ def _structure_errors(
             yield from rule(_inside(where, member), value[member])
         elif member in required:
             yield _missing(_inside(where, member))
+        elif member in value:
+            yield _invalid(_inside(where, member), None)
 
 
 def _inside(where: str, member: str) -> str:
@@ -236,7 +238,7 @@ def _unit_errors(where: str, unit: object) -> Iterator[ValidationError]:
 
 
 def _resolution_errors(where: str, resolution: object) -> Iterator[ValidationError]:
-    if isinstance(resolution, bool) or resolution not in limits.STORAGE_RESOLUTIONS:
+    if type(resolution) is not int or resolution not in limits.STORAGE_RESOLUTIONS:
         yield _must(where, f"be a value in the set [ {', '.join(map(str, limits.STORAGE_RESOLUTIONS))} ]")
 
 

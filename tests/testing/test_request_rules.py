@@ -5,7 +5,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from botocore.session import get_session
 from botocore.utils import parse_to_aware_datetime
+from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from otel_cloudwatch_flask.testing.request_rules import is_acceptable_number, un
 
 NOW = 1_800_000_000.0
 DAY = 24 * 3600
+PUT_METRIC_DATA = get_session().get_service_model("cloudwatch").operation_model("PutMetricData")
 STATISTICS = {"SampleCount": 2, "Sum": 3.0, "Minimum": 1.0, "Maximum": 2.0}
 
 
@@ -125,6 +128,8 @@ DATUM_FAULTS: dict[str, tuple[object, str, str]] = {
     "unit not text": (datum(Unit=["Count"]), VALUE, "Unit must be"),
     "resolution": (datum(StorageResolution=5), VALUE, "StorageResolution must be a value in the set [ 1, 60 ]"),
     "resolution a bool": (datum(StorageResolution=True), VALUE, "StorageResolution must be"),
+    "resolution a float": (datum(StorageResolution=60.0), VALUE, "StorageResolution must be"),
+    "null": (datum(Unit=None), VALUE, "The value null for parameter MetricData.member.2.Unit is invalid"),
     "too old": (datum(Timestamp=NOW - 14 * DAY - 1), VALUE, "Timestamp must specify a time within the past two weeks"),
     "too new": (datum(Timestamp=NOW + 7201), VALUE, "Timestamp must specify a time no more than two hours"),
     "milliseconds": (datum(Timestamp=NOW * 1000), VALUE, "Timestamp must specify"),
@@ -266,6 +271,15 @@ def test_any_request_is_judged(member: str, anything: object) -> None:
 def test_any_datum_is_judged(member: str, anything: object) -> None:
     """Any JSON value in a datum is accepted or rejected without another exception."""
     validation_error(request(datum(**{member: anything})), now=NOW)
+
+
+@given(st.sampled_from([each for each in (*DATUM_MEMBERS, "StorageResolution") if each != "Timestamp"]), ANY_JSON)
+def test_what_boto3_rejects_is_rejected(member: str, anything: object) -> None:
+    """A datum that boto3 does not send because a type is wrong, such as that of None, is rejected."""
+    changed, shape = request(datum(**{member: anything})), PUT_METRIC_DATA.input_shape
+    assert shape is not None
+    if ParamValidator().validate(changed, shape).has_errors():
+        assert validation_error(changed, now=NOW) is not None
 
 
 @given(st.floats() | st.integers())
