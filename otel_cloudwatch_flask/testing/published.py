@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from otel_cloudwatch_flask.histograms.values_counts import Distribution
 from otel_cloudwatch_flask.model.datum import Content, Dimensions, Statistics
+from otel_cloudwatch_flask.model.dimensions import dimension_value
 from otel_cloudwatch_flask.observation.tally import Tally
 from otel_cloudwatch_flask.testing.request_rules import datums_of, unix_time, validation_error
 
@@ -330,9 +331,16 @@ def _matches(metric: PublishedMetric, name: str, namespace: str | None, dimensio
 
 
 def dimensions_of(dimensions: Mapping[str, object] | Iterable[Mapping[str, str]] | None) -> Dimensions:
-    """Convert a mapping, or boto3's list of ``{"Name": ..., "Value": ...}``, to sorted pairs."""
+    """Convert a mapping, or boto3's list of ``{"Name": ..., "Value": ...}``, to sorted pairs.
+
+    In a mapping, values that are not strings are converted as they are when they are published.
+
+    >>> dimensions_of({"Page": "index", "Cached": True})
+    (('Cached', 'true'), ('Page', 'index'))
+    """
     if isinstance(dimensions, Mapping):
-        return tuple(sorted((name, str(value)) for name, value in dimensions.items()))
+        texts = (value if isinstance(value, str) else dimension_value(value) for value in dimensions.values())
+        return tuple(sorted(zip(dimensions, texts, strict=True)))
     return tuple(sorted((dimension["Name"], dimension["Value"]) for dimension in dimensions or ()))
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_cloudwatch_flask.delivery.stats import DeliveryStats
+from otel_cloudwatch_flask.model.dimensions import dimensions
 from otel_cloudwatch_flask.observation.tally import percentiles
 from otel_cloudwatch_flask.testing.fake import FakeCloudWatch, PublishedMetric, client_error
 
@@ -52,6 +53,14 @@ def test_dimensions_choose_the_series(cloudwatch: FakeCloudWatch) -> None:
     assert cloudwatch.sum("Orders", dimensions={"Method": "GET"}, Page="Index") == 4
     assert cloudwatch.sum("Orders", dimensions={"Method": "GET"}) == 0
     assert cloudwatch.sum("Orders", Page="Search") == 0
+
+
+def test_dimensions_that_are_not_strings() -> None:
+    """Lookups accept the values that the program passed, and convert them as the exporter does."""
+    fake, attributes = FakeCloudWatch(), {"Cached": True, "Depth": 2, "Ratio": 0.5, "Tags": ["a", "b"], "User": None}
+    fake.put_metric_data(Namespace="Shop", MetricData=[datum("Hits", 3, **dict(dimensions(attributes)))])
+    assert fake.sum("Hits", attributes) == fake.where(Cached=True).sum("Hits") == 3
+    fake.assert_published("Hits", attributes, count=1)
 
 
 def test_some_of_the_dimensions(cloudwatch: FakeCloudWatch) -> None:
