@@ -56,7 +56,7 @@ def serve_live_page(app: Flask, settings: Settings, exporter: CloudWatchMetricEx
 
 def url_pattern(settings: Settings) -> str:
     """Return a regular expression that matches the page's URLs, for excluding them from instrumentation."""
-    return f"https?://[^/]+/(?:[^?]*/)?{re.escape(settings.live_page_path[1:])}(?:[/?]|$)"
+    return f"^https?://[^/]+/(?:[^?]*/)?{re.escape(settings.live_page_path[1:])}(?:[/?]|$)"
 
 
 class LivePage:

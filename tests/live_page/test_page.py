@@ -492,6 +492,14 @@ def test_requests_to_the_page_are_not_recorded(make_app: MakeApp) -> None:
     assert shop.cloudwatch.count("http.server.duration") == 1
 
 
+def test_requests_that_mention_the_page_are_recorded(make_app: MakeApp) -> None:
+    """A client cannot exclude its request from the metrics by a query string that contains the URL of the page."""
+    shop = make_app(instrument=True)
+    shop.get(f"/order?next=http://localhost{PATH}/data.json")
+    assert shop.reporter.flush()
+    assert shop.cloudwatch.count("http.server.duration") == 1
+
+
 def test_apps_that_share_an_exporter_share_its_observation(make_app: MakeApp) -> None:
     """An exporter is observed once, however many apps share it."""
     shop = make_app()
