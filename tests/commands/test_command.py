@@ -1,3 +1,5 @@
+import io
+import json
 import math
 import os
 import re
@@ -198,6 +200,25 @@ def test_invalid_documents_are_rejected(tmp_path: Path, text: str, reason: str) 
     with pytest.raises(CommandError, match="Pass the output of preview --json") as caught:
         read_document(str(path))
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_encoding_of_a_document(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PowerShell redirects output as UTF-16, or with a byte order mark. The locale's encoding does not matter."""
+    content = json.dumps({"series": [{**SERIES, "metric_name": "Größe"}]}, ensure_ascii=False).encode(encoding)
+    (tmp_path / "seen.json").write_bytes(content)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), "ascii", "surrogateescape"))
+    for source in (str(tmp_path / "seen.json"), "-"):
+        (series,) = read_document(source).series
+        assert series.name == "Größe"
+
+
+def test_a_closed_standard_input() -> None:
+    """A closed standard input is reported in one sentence."""
+    command = f"{sys.executable} -m otel_cloudwatch_flask cost --from - <&-"
+    ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Error: Cannot read -: standard input is closed. Pass the output of preview --json")
 
 
 @pytest.mark.parametrize("url", ["http://localhost:port/data.json", "http://not a host/"])

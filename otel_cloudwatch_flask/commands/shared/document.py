@@ -102,7 +102,7 @@ def read_json(source: str, convert: Callable[[Any], _T], expected: str) -> _T:
     that ``expected`` should be passed.
     """
     try:
-        return convert(json.loads(_text(source)))
+        return convert(json.loads(_bytes(source)))
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise CommandError(
@@ -119,16 +119,19 @@ from_option: Final = click.option(
 """The option ``--from``, which click passes to the command as ``source``."""
 
 
-def _text(source: str) -> str:
+def _bytes(source: str) -> bytes:
+    """Read ``source`` as bytes, because the encoding may be UTF-8, or UTF-16 if PowerShell redirected the output."""
     if not source:
         raise ValueError("its name is empty")
     if source == "-":
-        return sys.stdin.read()
+        if sys.stdin is None:
+            raise ValueError("standard input is closed")
+        return sys.stdin.buffer.read()
     if source.startswith(("http://", "https://")):
         with urllib.request.urlopen(source, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - the scheme is checked
             content: bytes = response.read()
-        return content.decode()
-    return Path(source).read_text("utf-8")
+        return content
+    return Path(source).read_bytes()
 
 
 def _series_from(value: Any) -> SeriesSummary:
