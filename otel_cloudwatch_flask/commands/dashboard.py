@@ -16,6 +16,9 @@ from otel_cloudwatch_flask.terminal import counted, escaped
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html"""
 
+_CONSOLES: Final = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
+"""The domains of the consoles outside of the standard partition."""
+
 
 def _dashboard_name(value: str) -> str:
     if not _NAME.fullmatch(value):
@@ -72,10 +75,12 @@ def command(context: click.Context, /, name: str | None, form: str, *, as_json: 
 def _put(name: str, generated: Dashboard, region: str) -> str:
     """Create or replace the dashboard, print CloudWatch's messages, and return the URL of the dashboard."""
     with aws.errors_explained():
-        messages = aws.put_dashboard(aws.cloudwatch_client(region), name, json.dumps(generated.body))
+        client = aws.cloudwatch_client(region)
+        messages = aws.put_dashboard(client, name, json.dumps(generated.body))
     for message in messages:
         click.echo(f"CloudWatch: {escaped(message, 400)}", err=True)
-    return f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#dashboards/dashboard/{name}"
+    console = _CONSOLES.get(client.meta.partition, "console.aws.amazon.com")
+    return f"https://{region}.{console}/cloudwatch/home?region={region}#dashboards/dashboard/{name}"
 
 
 def _warn_of_omitted_series(generated: Dashboard) -> None:

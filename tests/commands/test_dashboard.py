@@ -264,6 +264,24 @@ def test_put_and_list() -> None:
         assert shown(json.loads(listed.stdout), [orders]) == {("Shop", "Orders")}
 
 
+@pytest.mark.parametrize(
+    ("region", "console"),
+    [
+        ("eu-central-1", "eu-central-1.console.aws.amazon.com"),
+        ("cn-north-1", "cn-north-1.console.amazonaws.cn"),
+        ("us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com"),
+    ],
+)
+def test_the_url_of_a_saved_dashboard(region: str, console: str) -> None:
+    """The URL is that of the console in the Region's partition."""
+    with LocalCloudWatch() as cloudwatch:
+        arguments = ["dashboard", "--from=-", "--put=Shop", "--region", region, "--json"]
+        document, environment = json.dumps(demo_result()), cloudwatch.environment()
+        result = CliRunner().invoke(main, arguments, input=document, env=environment)
+    url = f"https://{console}/cloudwatch/home?region={region}#dashboards/dashboard/Shop"
+    assert json.loads(result.stdout)["url"] == url
+
+
 @pytest.mark.parametrize(("program", "region"), [(APP, "eu-west-1"), ("import no_such_module\n", "us-east-1")])
 def test_the_region_is_that_of_the_app(tmp_path: Path, program: str, region: str) -> None:
     """The app's own setting takes precedence over the environment, which is used if there is no working app."""
