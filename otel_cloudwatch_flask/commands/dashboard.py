@@ -88,6 +88,7 @@ def _warn_of_omitted_series(generated: Dashboard) -> None:
         first = escaped(generated.omitted[0].name, 60)
         click.echo(
             f"Omitted {len(generated.omitted)} series from the dashboard, starting with {first}: a chart shows at most "
-            "500 metrics, and a dashboard at most 2,500. Run the cost command to see which dimensions to drop.",
+            "500 metrics, and a dashboard at most 500 charts and 2,500 metrics. Run the cost command to see which "
+            "dimensions to drop.",
             err=True,
         )

@@ -200,6 +200,19 @@ def test_large_apps_stay_within_the_limits(number: int) -> None:
     assert [len(chart["metrics"]) for chart in charts(made.body).values()] == [1, 1]
 
 
+def test_a_dashboard_has_at_most_500_charts() -> None:
+    """Metrics with so many series that each needs a chart of its own are reported beyond 500 charts."""
+    paged = [
+        SeriesSummary("Shop", f"Views{name}", (("Page", str(page)),), "Count")
+        for name in range(502)
+        for page in range(51)
+    ]
+    made = dashboard(paged, region="us-east-1", name="Shop")
+    assert list(body_faults(json.dumps(made.body))) == []
+    assert len(charts(made.body)) == 500
+    assert len(made.omitted) == 2 * 51
+
+
 def test_untrusted_names_are_shown_as_text() -> None:
     """Dynamic labels in names are not interpreted."""
     labelled = SeriesSummary("Shop", "${PROP('MetricName')}", (("Page", "index"),))

@@ -20,6 +20,7 @@ from otel_cloudwatch_flask.model.http_metrics import ACTIVE_REQUESTS, PER_SECOND
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
 _MAX_METRICS_PER_DASHBOARD: Final = 2500
 _MAX_METRICS_PER_CHART: Final = 500
+_MAX_CHARTS: Final = 500
 _GRID_COLUMNS: Final = 24
 
 LATENCY_PERCENTILES: Final = ("p50", "p90", "p99")
@@ -197,10 +198,11 @@ def _label_of(group: Sequence[SeriesSummary]) -> str:
 
 
 def _fitting(charts: Sequence[_Chart]) -> list[_Chart]:
-    """Return the leading charts that together stay within CloudWatch's limit for a dashboard."""
+    """Return the leading charts that together stay within CloudWatch's limits for a dashboard."""
     # The most important charts come first, so a smaller chart must not take the place of one that does not fit.
     totals = accumulate(len(chart.lines) for chart in charts)
-    return [chart for chart, total in zip(charts, totals, strict=True) if total <= _MAX_METRICS_PER_DASHBOARD]
+    fitting = [chart for chart, total in zip(charts, totals, strict=True) if total <= _MAX_METRICS_PER_DASHBOARD]
+    return fitting[:_MAX_CHARTS]
 
 
 def _widget(number: int, chart: _Chart, region: str) -> dict[str, Any]:
