@@ -17,8 +17,11 @@ def policy_document(namespaces: Sequence[str]) -> dict[str, Any]:
     PutMetricData does not support resource-level permissions, so the resource is ``"*"`` and a condition restricts the
     namespace: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html.
     """
+    # IAM would interpret "${" as the start of a variable:
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
+    literal = [namespace.replace("${", "${$}{") for namespace in namespaces]
     # IAM accepts a list with one item as well, but a string is the usual form.
-    allowed = namespaces[0] if len(namespaces) == 1 else list(namespaces)
+    allowed = literal[0] if len(literal) == 1 else literal
     return {
         "Version": "2012-10-17",
         "Statement": [

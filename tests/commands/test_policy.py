@@ -18,6 +18,12 @@ def test_the_policy_allows_only_publishing(namespaces: list[str]) -> None:
     assert operator == ("StringEquals", {"cloudwatch:namespace": namespaces[0] if len(namespaces) == 1 else namespaces})
 
 
+def test_a_namespace_contains_no_variables() -> None:
+    """IAM does not replace any part of a namespace by the name of the caller."""
+    (statement,) = policy_document(["Shop/${aws:username}"])["Statement"]
+    assert statement["Condition"]["StringEquals"] == {"cloudwatch:namespace": "Shop/${$}{aws:username}"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "namespace"),
     [
