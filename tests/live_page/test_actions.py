@@ -133,6 +133,30 @@ def test_what_can_be_copied(page: Page, shop: Site) -> None:
     page.assert_is_clean(shop)
 
 
+@pytest.mark.parametrize(
+    ("series", "statistic", "threshold"),
+    [
+        # Three flushes, of which two are in the same minute.
+        ({"kind": "histogram", "unit": "Count", "flushes": [[60, 5, 1], [70, 6, 1], [120, 8, 1]]}, "Sum", 22),
+        ({"kind": "counter", "unit": "Bytes", "flushes": []}, "Sum", 1),
+        (
+            {"kind": "up-down counter", "unit": "Count", "flushes": [[60, 5, 1], [70, 6, 1]], "maximum": 6},
+            "Average",
+            12,
+        ),
+        ({"kind": "gauge", "unit": "None", "flushes": [[60, -5, 1]], "maximum": -5}, "Average", 1),
+    ],
+)
+def test_a_copied_alarm(page: Page, site: Site, series: dict[str, Any], statistic: str, threshold: float) -> None:
+    """The threshold is twice the highest value in a minute, and current values are not added up."""
+    page.open(site)
+    given = {"namespace": "Shop", "metric_name": "Views", "dimensions": {}, "p99": None, **series}
+    alarm = f"(await import('{site.url}/_cloudwatch/links.js')).alarm(arguments[0])"
+    properties = json.loads(page.driver.execute_script(f"return (async () => {alarm})()", given))["Properties"]
+    assert (properties["Statistic"], properties["Threshold"]) == (statistic, threshold)
+    page.assert_is_clean(site)
+
+
 def evaluated(text: str) -> Any:
     """Return the rule that a copied text creates."""
     return eval(text, {"MetricRule": MetricRule})  # noqa: S307 - Python is what the page offers to copy

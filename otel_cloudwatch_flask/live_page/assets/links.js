@@ -1,6 +1,6 @@
 // Actions for a metric: a link to the CloudWatch console, and a dashboard widget, an alarm and rules to copy.
 
-import { valuesByDimension } from "./model.js";
+import { mootReason, valuesByDimension } from "./model.js";
 
 // CloudWatch's encoding of values in the URL of its console: objects as ~(key~value), strings as ~'text.
 const encoded = (value) => {
@@ -23,7 +23,7 @@ const domain = (region) => {
 
 const metric = ({ namespace, metric_name: name, dimensions }) => [namespace, name, ...Object.entries(dimensions).flat()];
 
-const isTotal = ({ kind, unit }) => kind === "counter" || unit === "Count";
+const isTotal = (series) => series.kind === "counter" || (series.unit === "Count" && !mootReason(series, "sum"));
 const statistic = (series) => {
   if (isTotal(series)) return "Sum";
   return series.kind === "histogram" && series.p99 !== null ? "p99" : "Average";
@@ -45,10 +45,19 @@ export const widget = (members, region) =>
     },
   });
 
+const highestSumPerMinute = ({ flushes }) => {
+  const sums = new Map();
+  for (const [time, sum] of flushes) {
+    const minute = Math.floor(time / 60);
+    sums.set(minute, (sums.get(minute) ?? 0) + sum);
+  }
+  return Math.max(...sums.values());
+};
+
 // The threshold is a starting point: twice the highest value so far.
 export const alarm = (series) => {
   const chosen = statistic(series);
-  const highest = chosen === "Sum" ? Math.max(...series.flushes.map(([, sum]) => sum), 0) : series.maximum;
+  const highest = Math.max(chosen === "Sum" ? highestSumPerMinute(series) : series.maximum, 0);
   const dimensions = Object.entries(series.dimensions).map(([Name, Value]) => ({ Name, Value }));
   return json({
     Type: "AWS::CloudWatch::Alarm",
