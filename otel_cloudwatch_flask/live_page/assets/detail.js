@@ -99,7 +99,7 @@ export class Detail {
     if (opened === null) return this.refreshGroup(isForced);
     const series = await this.processes.series(opened.id, this.instance);
     // Meanwhile, the view may have been closed, or another series opened.
-    if (!this.isOpen || this.series !== opened) return;
+    if (!this.isOpen || this.series !== opened || series === undefined) return;
     if (series === null) return this.gone();
     const last = JSON.stringify(series.flushes.at(-1)) + series.samples;
     if (last === this.changed && !isForced) return;
@@ -136,6 +136,7 @@ export class Detail {
   }
 
   gone() {
+    this.changed = null;
     this.datums.replaceChildren(element("p", { className: "muted", textContent: "This metric is no longer on the page, or its process has ended." }));
   }
 

@@ -2,6 +2,8 @@
 // each request says which data of each process is already known.
 
 const MAX_FLUSHES = 30;
+const MISSES_PER_PROCESS = 5;
+const ATTEMPTS = 8;
 
 // Statistics that have no meaning for a kind of metric: each data point of a counter is the increase between two flushes,
 // and each data point of a gauge or an up-down counter is the value at that time.
@@ -53,7 +55,7 @@ class Model {
       this.series.set(each.id, each);
     }
     this.document = document;
-    this.lastResponse = Date.now();
+    this.misses = 0;
     return document.series.map((each) => each.id);
   }
 }
@@ -90,20 +92,21 @@ export class Processes {
     return data.instance === this.chosen ? changed : [];
   }
 
-  // Fetch one series of a process. Other workers may respond first; null if the process does not know the series or does
-  // not respond.
+  // Fetch one series of a process: null if the process has ended or does not know the series, and undefined if other
+  // processes responded.
   async series(id, instance) {
-    for (let attempt = 0; attempt < 8; attempt++) {
+    for (let attempt = 0; attempt < ATTEMPTS && this.models.has(instance); attempt++) {
       const data = await this.fetch(`series.json?id=${id}`);
       if (data.instance === instance) return data.metric_name === undefined ? null : data;
     }
-    return null;
+    return this.models.has(instance) ? undefined : null;
   }
 
-  // Remove processes that have ended; a restarted app has a new instance.
+  // Remove processes that have ended; a restarted app has a new instance. The more processes there are, the longer it may
+  // take until a certain one responds.
   removeStale() {
     for (const [instance, model] of this.models) {
-      if (Date.now() - model.lastResponse < 30_000) continue;
+      if (model.misses++ < MISSES_PER_PROCESS * this.models.size) continue;
       this.models.delete(instance);
       if (this.chosen === instance) this.chosen = [...this.models.keys()][0];
     }
