@@ -309,6 +309,19 @@ def test_the_detail_view_of_a_process_that_responds_again(page: Page, site: Site
     page.assert_is_clean(site)
 
 
+def test_series_that_the_process_has_forgotten(page: Page, site: Site) -> None:
+    """A page that stays open shows the same series as a page that is opened later."""
+    observation_of(exporter_of(site))._max_series = 3
+    publish(site, ("A", "x"), ("B", "x"), ("C", "x"))
+    page.set_screen(*DESK)
+    page.open(site, rows=3)
+    publish(site, ("A", "x"))
+    publish(site, ("D", "x"))
+    page.wait("[...document.querySelectorAll('#body .name')].map(e => e.textContent).join() === 'A,C,D'")
+    assert page.text("#evicted") == "1"
+    page.assert_is_clean(site)
+
+
 def publish(site: Site, *metrics: tuple[str, str]) -> None:
     """Publish one sample of each ``(name, Kind)`` pair."""
     for name, kind in metrics:

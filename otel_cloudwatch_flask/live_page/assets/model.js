@@ -52,11 +52,20 @@ class Model {
       each.text = known?.text ?? searchable(each);
       each.group = known?.group ?? groupOf(each);
       each.isError = isError(each);
+      each.changed = document.sequence;
       this.series.set(each.id, each);
     }
+    this.forget(this.series.size - (document.series_seen - document.series_forgotten));
     this.document = document;
     this.misses = 0;
     return document.series.map((each) => each.id);
+  }
+
+  // Remove the series that the process has forgotten, which are those that it published least recently.
+  forget(count) {
+    if (count <= 0) return;
+    const oldest = [...this.series.values()].sort((a, b) => a.changed - b.changed);
+    for (const { id } of oldest.slice(0, count)) this.series.delete(id);
   }
 }
 
