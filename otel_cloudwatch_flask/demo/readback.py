@@ -24,31 +24,12 @@ _DAY: Final = 24 * 3600
 def published_series(
     client: "CloudWatchClient", namespace: str, *, start: datetime, end: datetime
 ) -> dict[Series, Figures]:
-    """Return the figures of every series in ``namespace``, computed over the whole time range."""
+    """Return the figures of every series in ``namespace``, over the whole time range, which must be under a day."""
     found: dict[Series, Figures] = {}
     for page in client.get_paginator("list_metrics").paginate(Namespace=namespace):
         for metric in page["Metrics"]:
             found.update(_figures_by_series(client, cast("dict[str, Any]", metric), start, end))
     return found
-
-
-def whole_period(start: datetime, end: datetime) -> int:
-    """Return the length in seconds of the longest CloudWatch period that contains both ``start`` and ``end``.
-
-    A single period is necessary because percentiles cannot be merged. A period is a whole number of minutes long, at
-    most a day, and starts at a multiple of its length. Raises ``ValueError`` if no period covers both times.
-
-    >>> midnight = datetime.fromisoformat("2027-01-02T00:00:00+00:00")
-    >>> whole_period(midnight, midnight + timedelta(hours=5))
-    86400
-    >>> whole_period(midnight - timedelta(minutes=1), midnight + timedelta(minutes=1))
-    86340
-    """
-    first, last = int(start.timestamp()), int(end.timestamp())
-    for period in range(_DAY, 0, -60):
-        if first // period == last // period:
-            return period
-    raise ValueError(f"No CloudWatch period covers both {start} and {end}.")
 
 
 def _figures_by_series(
@@ -60,7 +41,8 @@ def _figures_by_series(
         "StartTime": start,
         # EndTime is exclusive.
         "EndTime": end + timedelta(minutes=1),
-        "Period": whole_period(start, end),
+        # A single period is necessary because percentiles cannot be merged. The first period begins at StartTime.
+        "Period": _DAY,
     }
     # GetMetricStatistics does not accept both kinds of statistics in one call.
     statistics = client.get_metric_statistics(**query, Statistics=[*_FIGURE_NAMES])["Datapoints"]

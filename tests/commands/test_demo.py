@@ -31,10 +31,10 @@ from otel_cloudwatch_flask.demo.comparison import (
 )
 from otel_cloudwatch_flask.demo.isolation import isolated_environment
 from otel_cloudwatch_flask.demo.load_generator import shop_requests
-from otel_cloudwatch_flask.demo.readback import whole_period
+from otel_cloudwatch_flask.demo.readback import published_series
 from otel_cloudwatch_flask.demo.run import Outcome
 from otel_cloudwatch_flask.demo.shop_process import ShopProcess, ShopProcessError
-from otel_cloudwatch_flask.testing.local.server import Traffic
+from otel_cloudwatch_flask.testing.local.server import LocalCloudWatch, Traffic
 from tests.support.fakes import eventually
 
 DEMO = [sys.executable, "-m", "otel_cloudwatch_flask", "demo"]
@@ -344,14 +344,16 @@ def test_bucket_width_follows_from_the_range_of_values() -> None:
     assert bucket_ratio((1.0, 2.0**36.5)) == bucket_ratio((-1.0, 0.0, 2.0**36.5)) == 2**0.25
 
 
-def test_the_period_covers_the_whole_demo() -> None:
-    """The period covers the demo even across midnight; only a range of more than a day has no period."""
+def test_the_figures_cover_the_whole_demo() -> None:
+    """The figures of a series cover the whole time range, even across midnight."""
     midnight = datetime(2027, 1, 2, tzinfo=timezone.utc)
-    for minutes in (0, 1, 59, 300):
-        period = whole_period(midnight - timedelta(minutes=minutes), midnight + timedelta(minutes=minutes))
-        assert period % 60 == 0
-    with pytest.raises(ValueError, match="No CloudWatch period"):
-        whole_period(midnight, midnight + timedelta(days=2))
+    start, end = midnight - timedelta(minutes=1), midnight + timedelta(minutes=1)
+    with LocalCloudWatch(clock=end.timestamp) as cloudwatch:
+        client = cloudwatch.client()
+        data: Any = [{"MetricName": "Orders", "Value": 1, "Timestamp": moment} for moment in (start, end)]
+        client.put_metric_data(Namespace="Shop", MetricData=data)
+        (figures,) = published_series(client, "Shop", start=start, end=end).values()
+    assert (figures["samples"], figures["p50"]) == (2, 1)
 
 
 def test_requests_are_deterministic() -> None:
