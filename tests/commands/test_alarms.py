@@ -49,6 +49,20 @@ def test_the_template_of_the_demo_passes_cfn_lint(tmp_path: Path) -> None:
     assert "E3030" in cfn_lint(tmp_path, broken)
 
 
+@pytest.mark.parametrize(("routes", "is_large"), [(3, False), (10, True)])
+def test_a_template_that_must_be_deployed_from_a_bucket(routes: int, is_large: bool) -> None:  # noqa: FBT001
+    """Above 51,200 bytes, the AWS CLI requires --s3-bucket, and the command says so."""
+    series = [
+        {"namespace": "Shop", "metric_name": "http.server.duration", "dimensions": dict(each.dimensions)}
+        for number in range(routes)
+        for each in (duration(f"/route{number}", "200"), duration(f"/route{number}", "404"))
+    ]
+    result = CliRunner().invoke(main, ["alarms", "--from=-"], input=json.dumps({"series": series}))
+    assert (len(result.stdout) > 51_200) is is_large
+    hint = f"The template has {len(result.stdout):,} bytes. To deploy more than 51,200 bytes, pass --s3-bucket BUCKET"
+    assert (hint in result.stderr) is is_large
+
+
 def test_alarms_of_the_demo() -> None:
     """The alarms cover the 5xx rate and latency of the busiest routes, and missing data; their price is shown."""
     made = alarms(demo_document().series, DEFAULTS, routes=3)

@@ -15,6 +15,10 @@ Resource: TypeAlias = dict[str, Any]
 
 MAX_NAME_LENGTH: Final = 255
 """The maximum length of the name of an alarm."""
+_MAX_DEPLOYED_BYTES: Final = 51_200
+"""The size above which CloudFormation reads templates only from S3:
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html.
+"""
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ACTIONS: Final = ("AlarmActions", "OKActions")
 _ALARM: Final = "aws_cloudwatch_metric_alarm"
@@ -157,5 +161,13 @@ def echo_output(output: object, form: str, *, as_json: bool, **facts: object) ->
     """Print ``output`` or, if ``as_json`` is true, a JSON object with the format, the output and ``facts``."""
     if as_json:
         echo_json({"format": form, "output": output, **facts})
-    else:
-        click.echo(output if isinstance(output, str) else json.dumps(output, indent=2))
+        return
+    text = output if isinstance(output, str) else json.dumps(output, indent=2)
+    size_bytes = len(text) + 1  # with the final newline
+    if form == "cloudformation" and size_bytes > _MAX_DEPLOYED_BYTES:
+        click.echo(
+            f"The template has {size_bytes:,} bytes. To deploy more than {_MAX_DEPLOYED_BYTES:,} bytes, pass "
+            "--s3-bucket BUCKET to aws cloudformation deploy.",
+            err=True,
+        )
+    click.echo(text)
