@@ -6,7 +6,7 @@ The flush comes last so that it includes the request's duration, which instrumen
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -31,10 +31,12 @@ class RequestState:
     wants_flush = True
     has_length = False
     """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
-    start_response: "StartResponse | None" = None
-    """The ``start_response`` passed to the middleware, or ``None`` once :func:`raising` has seen the response start."""
+    has_started = False
+    """Whether :func:`raising` has seen the response start."""
+    failed_in: Context | None = None
+    """The context in which the application handled the request, if it may raise an exception instead of responding."""
     error: BaseException | None = None
-    """The exception that the application raises instead of responding."""
+    """The exception that the application raised instead of responding."""
     buffer: RequestBuffer | None = None
     labels: Mapping[str, str] = MappingProxyType({})
 
@@ -61,14 +63,15 @@ def request_labels() -> Mapping[str, str]:
     return state.labels if state else {}
 
 
-def fail(environ: "WSGIEnvironment", error: BaseException) -> None:
-    """Make the instrumentation record status 500 for a request whose application raises ``error``.
+def prepare_failure(environ: "WSGIEnvironment") -> None:
+    """Make the instrumentation record status 500 for this request if its application raises an exception.
 
-    Does nothing if the application has already started a response. :func:`raising` must wrap the instrumentation.
+    Keeps the current context, because instrumentations need Flask's request to record the status. Does nothing if the
+    response has already started, or if :func:`raising` does not wrap the instrumentation.
     """
-    if (state := state_of(environ)) is not None and state.start_response is not None:
-        state.error = error
-        state.start_response("500 INTERNAL SERVER ERROR", [])
+    state = state_of(environ)
+    if state is not None and state is _measured.get() and not state.has_started:
+        state.failed_in = copy_context()
 
 
 def disable_flush(environ: "WSGIEnvironment") -> None:
@@ -115,16 +118,16 @@ class RequestEndMiddleware:
         """Handle a request. This method is the WSGI application."""
         # Stored before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
-        state.start_response = start_response
         finish = partial(self._finish, state, environ)
         try:
             body = self._application(
                 environ, _noting_length(start_response, state) if self._is_sync else start_response
             )
         except BaseException as error:
-            if state.error is not None:
+            if state.failed_in is not None:
                 # raising() raises the error after the instrumentation has recorded the request.
                 state.error = error
+                state.failed_in.run(start_response, "500 INTERNAL SERVER ERROR", [])
                 return ResponseBody((), finish, state)
             finish()
             raise
@@ -213,9 +216,10 @@ def raising(application: "WSGIApplication") -> "WSGIApplication":
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         state: RequestState = environ.setdefault(_STATE_KEY, RequestState())
+        state.has_started = False
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-            state.start_response = None
+            state.has_started, state.failed_in = True, None
             return (lambda _: None) if state.error else start_response(status, headers, *exc_info)
 
         measured_outside = _measured.set(state)

@@ -29,7 +29,7 @@ from otel_cloudwatch_flask.delivery.stats import DeliveryStats, LossReason, Stat
 from otel_cloudwatch_flask.errors import ConfigurationError
 from otel_cloudwatch_flask.facade.recorder import RequestBuffer
 from otel_cloudwatch_flask.facade.timer import Timer
-from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, fail, raising, state_of
+from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, prepare_failure, raising, state_of
 from otel_cloudwatch_flask.flask_extension.provider_setup import Target, set_up_provider
 from otel_cloudwatch_flask.flask_extension.registration import Registration, flush_all, shut_down_all
 from otel_cloudwatch_flask.model.dimension_arguments import Dimensions
@@ -526,14 +526,13 @@ def _instrument_app(app: Flask, registration: Registration) -> None:
             excluded_urls=_excluded_urls(registration.settings),
         )
         app.wsgi_app = raising(app.wsgi_app)  # type: ignore[method-assign, assignment]  # as Flask documents
-        # Called before FlaskInstrumentor's own function, because Flask calls the function registered last first.
         app.teardown_request(_count_raised_error)
 
 
 def _count_raised_error(error: BaseException | None) -> None:
     """Count a request as status 500 if Flask raises the view's exception instead of responding, as in debug mode."""
     if error is not None:
-        fail(request.environ, error)
+        prepare_failure(request.environ)
 
 
 def _replace_untrusted_url(_endpoint: str | None, _values: dict[str, Any] | None) -> None:

@@ -1,10 +1,14 @@
 """The request durations that ``instrument=True`` records: requests that raise, and labels of a request."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask, copy_current_request_context, request
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter, MetricRule
@@ -114,6 +118,74 @@ def test_a_view_that_catches_the_exception_of_another_app(
     assert reporter.flush()
     assert cloudwatch.count(DURATION, dimensions={"http.status_code": "500", "http.target": "/broken"}) == 1
     assert sum(dict(each.dimensions).get("http.status_code") == "202" for each in cloudwatch.metrics()) == 1
+
+
+def in_thread(function: Callable[[], object]) -> None:
+    """Call ``function`` in a thread, and raise its exception."""
+    with ThreadPoolExecutor() as pool:
+        pool.submit(function).result()
+
+
+def in_thread_with_context(function: Callable[[], object]) -> None:
+    """Call ``function`` in a thread with a copy of the current context, as asyncio does, and raise its exception."""
+    in_thread(partial(copy_context().run, function))
+
+
+@pytest.mark.parametrize("call", [in_thread, in_thread_with_context, lambda function: function()])
+def test_a_view_that_catches_an_exception_of_a_copied_context(
+    app: Flask,
+    cloudwatch: FakeCloudWatch,
+    reporter: CloudWatchMetricsReporter,
+    call: Callable[[Callable[[], object]], None],
+) -> None:
+    """If a function with a copy of the request context raises and the view catches it, the view's response counts."""
+
+    def fail() -> None:
+        raise KeyError("stock")
+
+    @app.get("/stock")
+    def stock() -> tuple[str, int]:
+        with pytest.raises(KeyError, match="stock"):
+            call(copy_current_request_context(fail))
+        return "unknown", 203
+
+    response = app.test_client().get("/stock")
+    assert (response.status_code, response.text) == (203, "unknown")
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "203", "http.target": "/stock"}) == 1
+    assert cloudwatch.count(DURATION) == 1
+    assert reporter.stats().datums_pending == 0
+
+
+def test_a_middleware_that_responds_to_exceptions(app: Flask, cloudwatch: FakeCloudWatch) -> None:
+    """A middleware inside the reporter's, such as an error page, may respond to the exceptions that Flask re-raises."""
+    application = app.wsgi_app
+
+    def responding(environ: Any, start_response: Any) -> Iterable[bytes]:
+        try:
+            return application(environ, start_response)
+        except KeyError:
+            start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+            return [b"sorry"]
+
+    app.wsgi_app = responding  # type: ignore[method-assign]
+    app.testing = True
+    provider = MeterProvider(shutdown_on_exit=False)
+    reporter = CloudWatchMetricsReporter(app, "Shop", cloudwatch, meter_provider=provider, instrument=True)
+    response = app.test_client().get("/broken")
+    assert (response.status_code, response.text) == (503, "sorry")
+    reporter.shutdown()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_app_that_is_uninstrumented(app: Flask, reporter: CloudWatchMetricsReporter, *, again: bool) -> None:
+    """If the program removes the instrumentation, or replaces it with its own, exceptions still reach the server."""
+    assert reporter.flush(), "the app is instrumented"
+    FlaskInstrumentor().uninstrument_app(app)  # type: ignore[no-untyped-call]
+    if again:
+        FlaskInstrumentor().instrument_app(app)  # type: ignore[no-untyped-call]
+    app.testing = True
+    with pytest.raises(KeyError, match="broken"):
+        app.test_client().get("/broken")
 
 
 def test_labels(app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter) -> None:
