@@ -59,16 +59,20 @@ _REQUEST_NAME: Final = "cloudwatch_metrics_request"
 """The attribute of ``g`` that holds the app's installation and the buffer of the request."""
 
 
-class _AlsoOnClass:
-    """A method that can also be called on the class, with ``None`` as ``self``."""
+class _AlsoOnClass(staticmethod):  # type: ignore[type-arg]
+    """A method that can also be called on the class, with ``None`` as ``self``.
+
+    It is a static method, as in the predecessor, so that ``unittest.mock`` can patch it with ``autospec``.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        of_class = partial(function, None)
+        of_class.__doc__ = function.__doc__
+        super().__init__(of_class)
         self._function = function
-        self._of_class = partial(function, None)
-        self.__doc__ = self._of_class.__doc__ = function.__doc__
 
-    def __get__(self, instance: object | None, owner: type) -> Callable[..., Any]:
-        return self._of_class if instance is None else MethodType(self._function, instance)
+    def __get__(self, instance: object | None, owner: type | None = None) -> Callable[..., Any]:
+        return super().__get__(instance, owner) if instance is None else MethodType(self._function, instance)
 
 
 def _also_on_class(function: Callable[Concatenate[Any, _P], _R]) -> "staticmethod[_P, _R]":

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from unittest import mock
 
 import pytest
 from flask import Blueprint, Flask, Response, copy_current_request_context, current_app, send_file, stream_with_context
@@ -701,6 +702,17 @@ def test_the_class_means_the_latest_reporter_outside(programs: Programs) -> None
     add_order()
     reporters[0].shutdown()
     assert (first.sum("Orders"), last.sum("Orders")) == (1, 1)
+
+
+def test_add_metric_can_be_patched(programs: Programs, app: Flask) -> None:
+    """``unittest.mock`` checks the arguments of a patched ``add_metric``, as it does for the predecessor's."""
+    reporter = programs.reporter(app)
+    with mock.patch.object(CloudWatchMetricsReporter, "add_metric", autospec=True) as patched:
+        assert get(app) == 200
+        reporter.add_metric("Carts", 2)
+        with pytest.raises(TypeError):
+            CloudWatchMetricsReporter.add_metric("Orders")  # type: ignore[call-arg]
+    assert patched.mock_calls == [mock.call("Orders", 1, "Count"), mock.call("Carts", 2)]
 
 
 def test_no_reporter() -> None:
