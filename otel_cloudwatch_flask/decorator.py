@@ -65,8 +65,9 @@ def fault_failure_error(
 def status_of(outcome: object) -> int:
     """Return the status code of the response that Flask makes from what a view returned or raised.
 
-    ``None``, tuples whose length is not 2 or 3, and exceptions other than ``HTTPException`` count as 500. A body of any
-    other type that Flask does not accept counts as 200, because another decorator may convert it.
+    ``None``, tuples whose length is not 2 or 3, and exceptions other than ``HTTPException`` count as 500. A WSGI
+    application without a status code counts as 200, because it has not been called yet. So does a body of any other
+    type that Flask does not accept, because another decorator may convert it.
 
     https://flask.palletsprojects.com/en/stable/api/#flask.Flask.make_response
 
