@@ -163,12 +163,13 @@ class ResponseBody:
     ``state.has_length`` is true, the last part of ``body`` is held back until ``finish`` has returned.
     """
 
-    __slots__ = ("_body", "_finish", "_state")
+    __slots__ = ("_body", "_close_error", "_finish", "_state")
 
     def __init__(self, body: Iterable[bytes], finish: Callable[[], None], state: RequestState) -> None:
         self._body = body
         self._state = state
         self._finish: Callable[[], None] | None = finish
+        self._close_error: Exception | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         held: list[bytes] = []
@@ -179,10 +180,17 @@ class ResponseBody:
                 if len(held) > self._state.has_length:
                     yield held.pop(0)
         finally:
-            self.close()
+            self._end()
         yield from held
 
     def close(self) -> None:
+        """Close the original body and call ``finish``, unless that has been done. Raise the error of closing once."""
+        self._end()
+        error, self._close_error = self._close_error, None
+        if error is not None:
+            raise error
+
+    def _end(self) -> None:
         """Close the original body, then call ``finish``, even if closing raises. Later calls do nothing."""
         finish, self._finish = self._finish, None
         if finish is None:
@@ -191,6 +199,8 @@ class ResponseBody:
         try:
             if close is not None:
                 close()
+        except Exception as error:  # noqa: BLE001 - close() raises it, after the server has sent the whole response
+            self._close_error = error
         finally:
             finish()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response
 from opentelemetry.sdk.metrics import MeterProvider
+from werkzeug.wsgi import ClosingIterator
 
 from otel_cloudwatch_flask import CloudWatchMetricsReporter
 from otel_cloudwatch_flask.facade.wsgi import RequestEndMiddleware, RequestState, ResponseBody, call_after_close
@@ -100,6 +101,26 @@ def test_a_body_that_raises() -> None:
     body = ResponseBody(broken(), lambda: events.append("finished"), RequestState())
     with pytest.raises(KeyError):
         list(body)
+    assert events == ["finished"]
+
+
+@pytest.mark.parametrize("has_length", [False, True])
+@pytest.mark.parametrize("parts", [[], [b"a", b"b"]])
+def test_a_body_that_raises_when_it_is_closed(parts: list[bytes], *, has_length: bool) -> None:
+    """An exception of a ``call_on_close`` function reaches the server when it closes the body, after the response."""
+    events: list[str] = []
+
+    def fail() -> None:
+        raise FileNotFoundError
+
+    state = RequestState()
+    state.has_length = has_length
+    body = ResponseBody(ClosingIterator(parts, fail), lambda: events.append("finished"), state)
+    assert list(body) == parts
+    assert events == ["finished"]
+    with pytest.raises(FileNotFoundError):
+        body.close()
+    body.close()
     assert events == ["finished"]
 
 
