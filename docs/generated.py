@@ -105,7 +105,7 @@ _LIMITS: Final = (
         "MAX_METRIC_NAME_LENGTH",
         "truncated, with a hash (`add_metric` rejects it instead)",
     ),
-    ("namespace, in characters", "MAX_NAMESPACE_LENGTH", "`ConfigurationError`"),
+    ("namespace, in characters", "MAX_NAMESPACE_LENGTH", "`ConfigurationError` (a service name may be truncated)"),
     ("age of a data point, in seconds", "MAX_AGE_SECONDS", "dropped, counted as `expired`"),
     ("timestamp in the future, in seconds", "MAX_AHEAD_SECONDS", "sent with the current time"),
 )

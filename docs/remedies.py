@@ -34,7 +34,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
         Remedy("… data point(s) expired and are lost", "are lost", _FIX_LOGGED),
         Remedy(
             "Lost a data point of …: CloudWatch refused it",
-            "For ten minutes, further data points with the same name and dimensions may also be lost.",
+            "For ten minutes, further data points with the same name, unit and dimensions may also be lost.",
             "If your metric is valid, report a bug.",
         ),
         Remedy("… data point(s) could not be sent before", "are lost", "fix any delivery problem logged earlier"),

@@ -12,9 +12,11 @@ class LossReason(str, Enum):
     """The reason that a datum or a measurement will never reach CloudWatch."""
 
     INVALID = "invalid"
-    """CloudWatch cannot store the value, the data point is inconsistent, or add_metric got invalid arguments."""
+    """CloudWatch cannot store the value, the data point is inconsistent, or add_metric or label got invalid
+    arguments.
+    """
     REFUSED = "refused"
-    """CloudWatch refused the data point, or has recently refused one with the same name and dimensions."""
+    """CloudWatch refused the data point, or has recently refused one with the same name, unit and dimensions."""
     EXPIRED = "expired"
     """The data point is more than two weeks old, so CloudWatch does not accept it."""
     BACKLOG_FULL = "backlog_full"
@@ -32,7 +34,8 @@ class DeliveryStats:
     """Counters of one exporter in this process, or the totals of several exporters.
 
     Every datum of an exporter counts once: in ``datums_sent``, ``datums_pending``, ``datums_merged`` or
-    ``datums_lost``. Datums that remain in the spool at shutdown are no longer counted.
+    ``datums_lost``. Datums that remain in the spool at shutdown are no longer counted. With ``output="emf"``, the
+    stream takes the place of CloudWatch. In dry-run mode, all datums count as accepted.
 
     :param datums_sent: number of datums that CloudWatch accepted.
     :param datums_pending: number of datums that are still to be sent, in memory or in the spool.

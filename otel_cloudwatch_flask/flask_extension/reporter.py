@@ -389,10 +389,10 @@ initialize_metrics = CloudWatchMetricsReporter.new_reporter  # the predecessor h
 
 
 def get_metrics() -> CloudWatchMetricsReporter:
-    """Return the current app's reporter or, outside an app context, the only reporter in the process.
+    """Return the current app's reporter or, outside an app context, the only initialized reporter in the process.
 
     Raises :class:`ConfigurationError` if the current app has no reporter or, outside an app context, if the process has
-    no reporter or more than one.
+    no initialized reporter or more than one.
     """
     if has_app_context():
         if (installation := _installation_in(_current_app())) is None:
@@ -404,8 +404,9 @@ def get_metrics() -> CloudWatchMetricsReporter:
     reporters = list(_live_reporters)
     if len(reporters) != 1:
         raise ConfigurationError(
-            f"Outside an app context, get_metrics() requires exactly one reporter, but there are {len(reporters)}. "
-            "Call initialize_metrics(app, ...), then get_metrics() in a request or inside `with app.app_context()`."
+            "Outside an app context, get_metrics() requires exactly one initialized reporter, but there are "
+            f"{len(reporters)}. Call initialize_metrics(app, ...), then get_metrics() in a request or inside "
+            "`with app.app_context()`."
         )
     return reporters[0]
 

@@ -27,7 +27,7 @@ OWN_TESTS = {
 NOT_RUN = {
     "pip ": "would change the environment of the tests",
     "python -m otel_cloudwatch_flask demo": "takes seconds; tests/commands/test_demo.py runs it",
-    "python -m benchmarks": "takes half an hour, or two minutes; .ci/run runs the short form",
+    "python -m benchmarks": "takes half an hour, or four minutes; .ci/run runs the short form",
     "uwsgi ": "must be compiled; tests/reliability runs uWSGI with these options if it is installed",
 }
 """Commands that are not run, by their first words, with the reason."""
