@@ -84,10 +84,11 @@ class CardinalityGuard:
         return series._replace(name=OVERFLOW_NAME)
 
     def renew(self, series: Series) -> bool:
-        """Record a use of an admitted series and return ``True``, or return ``False`` if it must be admitted first."""
+        """Allow an admitted series for the rest of the epoch. Returns ``False`` if it must be admitted first."""
         if series not in self._pool.last_used:
             return False
-        self._pool.last_used[series] = self._clock()
+        # The callers do not report further uses in this epoch, so the end of the epoch counts as the last use.
+        self._pool.last_used[series] = (self.epoch() + 1) * _EPOCH_SECONDS
         return True
 
     def epoch(self) -> int:

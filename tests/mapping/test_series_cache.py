@@ -21,6 +21,7 @@ from otel_cloudwatch_flask.mapping.series_cache import CacheEntry, SeriesCache
 from otel_cloudwatch_flask.model.datum import Datum, Series, Statistics
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric
+from otel_cloudwatch_flask.pricing import IDLE_SECONDS
 from tests.support.fakes import FakeClock
 
 SECOND = 10**9
@@ -250,6 +251,18 @@ def test_places_are_renewed_each_minute() -> None:
     mapped.clock.advance(7200)
     assert mapped.values([(ELSEWHERE, 2)]) == [("/cart", 2)]
     assert mapped.values([(ELSEWHERE, 2), (ONE, 1)]) == [("/cart", 2), ("true", 1)]
+
+
+def test_a_place_is_kept_for_an_hour_after_the_last_use() -> None:
+    """A series that is published long after its renewal, in the same minute, gives up its place only an hour later."""
+    mapped = Mapped(max_metrics=2)
+    mapped.clock.now = 0
+    for _ in range(2):
+        assert mapped.values([(ONE, 1)]) == [("/", 1)]
+    mapped.clock.now = 59
+    assert mapped.values([(ONE, 1)]) == [("/", 1)]
+    mapped.clock.now += IDLE_SECONDS - 1
+    assert mapped.values([(ELSEWHERE, 1)]) == [("true", 1)]
 
 
 def test_totals_beside_what_is_for_itself() -> None:
