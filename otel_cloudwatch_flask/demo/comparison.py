@@ -34,11 +34,11 @@ def series_of(name: str, unit: str = "None", /, **dimensions: object) -> Series:
 class Expectation:
     """The figures that a series should have in CloudWatch, counted without using the metrics.
 
-    :param counted_by: Who counted the figures: the shop or its visitors.
-    :param figures: The exact figures, except for the tolerances below.
-    :param limits: A lower limit for ``min`` and an upper limit for ``max``, if their exact values are unknown.
-    :param magnitude: The sum of the absolute values of the samples. The tolerance for the sum is proportional to it.
-    :param ratio: The factor by which percentiles may differ: a histogram bucket's upper edge divided by its lower edge.
+    :param counted_by: who counted the figures: the shop or its visitors.
+    :param figures: the exact figures, except for the tolerances below.
+    :param limits: a lower limit for ``min`` and an upper limit for ``max``, if their exact values are unknown.
+    :param magnitude: sum of the absolute values of the samples. The tolerance for the sum is proportional to it.
+    :param ratio: factor by which percentiles may differ: a histogram bucket's upper edge divided by its lower edge.
     """
 
     counted_by: str

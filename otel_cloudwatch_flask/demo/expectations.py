@@ -23,10 +23,10 @@ def expected_series(
 ) -> dict[Series, Expectation]:
     """Map each series that should be in CloudWatch to its expected figures.
 
-    :param books: The orders, refunds, searches and so on that the shop counted.
-    :param responses: The responses that the visitors received.
-    :param found: The series in CloudWatch. The HTTP dimensions that depend on the instrumentation are copied from them.
-    :param visitors: The number of visitors, and hence the highest possible number of concurrent requests.
+    :param books: the orders, refunds, searches and so on that the shop counted.
+    :param responses: the responses that the visitors received.
+    :param found: the series in CloudWatch. The HTTP dimensions that depend on the instrumentation are copied from them.
+    :param visitors: number of visitors, and hence the highest possible number of concurrent requests.
     """
     every = list(responses)
     return {

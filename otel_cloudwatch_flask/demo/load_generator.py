@@ -99,9 +99,9 @@ class LoadGenerator:
 
     ``responses`` are the responses so far, and ``failures`` describe the requests without a response.
 
-    :param requests: The requests to send. The threads end early if these run out.
-    :param seconds: The duration of the traffic.
-    :param rate: The total number of requests per second. By default, each visitor sends requests without pauses.
+    :param requests: the requests to send. The threads end early if these run out.
+    :param seconds: duration of the traffic.
+    :param rate: total number of requests per second. By default, each visitor sends requests without pauses.
     """
 
     def __init__(

@@ -30,13 +30,13 @@ _FLUSHES_PER_SECOND: Final = {
 class Outcome:
     """The outcome of a demo.
 
-    :param responses: The number of responses that the visitors received.
-    :param failures: Descriptions of the requests that got no response from the shop.
-    :param api: How many requests, datums and bytes CloudWatch received.
-    :param refusals: The errors of the requests that CloudWatch refused.
-    :param delivery: The shop's ``DeliveryStats``.
-    :param document: The published series in the form that other commands read with ``--from``.
-    :param output: How the shop's metrics reached CloudWatch: ``"api"`` or ``"emf"``.
+    :param responses: number of responses that the visitors received.
+    :param failures: descriptions of the requests that got no response from the shop.
+    :param api: numbers of requests, datums and bytes that CloudWatch received.
+    :param refusals: the errors of the requests that CloudWatch refused.
+    :param delivery: the shop's ``DeliveryStats``.
+    :param document: the published series in the form that other commands read with ``--from``.
+    :param output: how the shop's metrics reached CloudWatch: ``"api"`` or ``"emf"``.
     """
 
     seconds: float

@@ -105,11 +105,11 @@ class Observation:
     is at most the ``percentile_error`` of the series: 0.2% at first, and doubled each time values must be merged
     further. A thousand series need up to 20 MB of memory, or up to 40 MB if all are histograms with many values.
 
-    :param max_series: The number of series to keep. Any further series replaces the least recently published one.
-    :param max_flushes: The number of recent datums whose figures are kept for each series.
-    :param max_values: The number of distinct values to keep for all series together. More are kept if there are so many
+    :param max_series: number of series to keep. Any further series replaces the least recently published one.
+    :param max_flushes: number of recent datums whose figures are kept for each series.
+    :param max_values: number of distinct values to keep for all series together. More are kept if there are so many
         series that each would have fewer than 50.
-    :param clock: A function that returns the current time in Unix seconds.
+    :param clock: function that returns the current time in Unix seconds.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Observation:
         The ``flushes`` of a summary hold the time, sum and sample count of the latest datums since that call, at most
         30.
 
-        :param since: The ``sequence`` that the earlier call returned. Default: all series are returned.
+        :param since: the ``sequence`` that the earlier call returned. Default: all series are returned.
         """
         with self._lock:
             series = [each.summary(since=since) for each in self._in_order() if each.changed > since]

@@ -48,7 +48,7 @@ def state_of(
 ) -> State:
     """Return the state of an alarm at ``now``, given its previous ``state``.
 
-    :param alarm: The properties of an ``AWS::CloudWatch::Alarm``, after :func:`resolved`.
+    :param alarm: the properties of an ``AWS::CloudWatch::Alarm``, after :func:`resolved`.
 
     Raises ``NotImplementedError`` for anomaly detection, for statistics such as trimmed means, and for metric math
     other than arithmetic, comparisons, ``FILL`` and ``IF``.

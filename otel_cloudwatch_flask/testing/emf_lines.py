@@ -20,8 +20,8 @@ from otel_cloudwatch_flask.testing.request_rules import ValidationError
 class EmfStream(io.StringIO):
     """A text stream that turns the EMF lines written to it into PutMetricData requests. Ignores other lines.
 
-    :param put: A function that is called with each of these requests. It may raise ``ValidationError``.
-    :param refuse: A function that is called with the error of each invalid line and request.
+    :param put: function that is called with each of these requests. It may raise ``ValidationError``.
+    :param refuse: function that is called with the error of each invalid line and request.
     """
 
     def __init__(self, put: Callable[[dict[str, Any]], object], *, refuse: Callable[[ValidationError], object]) -> None:

@@ -42,9 +42,9 @@ def validation_error(
 
     The message has one line for each violation, up to 10 lines. The code belongs to the first violation.
 
-    :param request: The request in boto3's form. Timestamps may be datetimes, Unix seconds or ISO 8601 strings.
-    :param size_bytes: The length of the uncompressed body. Default: the length is not checked.
-    :param now: The current time in Unix seconds.
+    :param request: the request in boto3's form. Timestamps may be datetimes, Unix seconds or ISO 8601 strings.
+    :param size_bytes: length of the uncompressed body. Default: the length is not checked.
+    :param now: current time in Unix seconds.
 
     >>> request = {"Namespace": "Shop", "MetricData": [{"MetricName": "Orders", "Value": float("nan")}]}
     >>> validation_error(request, now=0).message
