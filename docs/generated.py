@@ -90,8 +90,8 @@ _LIMITS: Final = (
         "dimensions per metric",
         "MAX_DIMENSIONS",
         (
-            "those named in a rule or `RESOURCE_DIMENSIONS` are kept first, then others alphabetically (`add_metric` "
-            "rejects the metric instead)"
+            "those named in a rule or `RESOURCE_DIMENSIONS` are kept first, then others alphabetically (a call to "
+            "`add_metric` with more is rejected)"
         ),
     ),
     (
