@@ -38,13 +38,24 @@ class RequestState:
     error: BaseException | None = None
     """The exception that the application raised instead of responding."""
     buffer: RequestBuffer | None = None
+    is_buffering = True
+    """Whether measurements are buffered. False once the application has returned the response body."""
     labels: Mapping[str, str] = MappingProxyType({})
 
     def replace_buffer(self, buffer: RequestBuffer) -> None:
         """Store ``buffer``, and end the buffer of an earlier app context of the same request."""
+        former, self.buffer = self.buffer, buffer
+        if former is not None:
+            former.end()
+        # Checked after storing, because another thread may have called end_buffering() just before.
+        if not self.is_buffering:
+            buffer.end()
+
+    def end_buffering(self) -> None:
+        """Record the buffered measurements. Those added later, by the body or a thread, are recorded immediately."""
+        self.is_buffering = False
         if self.buffer is not None:
             self.buffer.end()
-        self.buffer = buffer
 
 
 _measured: "ContextVar[RequestState | None]" = ContextVar("otel_cloudwatch_flask.request", default=None)
@@ -131,8 +142,7 @@ class RequestEndMiddleware:
                 return ResponseBody((), finish, state)
             finish()
             raise
-        if state.buffer is not None:
-            state.buffer.end()
+        state.end_buffering()
         # Wrapping a file would prevent the server from sending it with sendfile().
         file_wrapper = environ.get("wsgi.file_wrapper")
         if file_wrapper is not None and is_file(body, file_wrapper):
@@ -142,8 +152,7 @@ class RequestEndMiddleware:
 
     def _finish(self, state: RequestState, environ: "WSGIEnvironment") -> None:
         try:
-            if state.buffer is not None:
-                state.buffer.end()
+            state.end_buffering()
             if state.wants_flush:
                 self._flush(environ)
         except Exception:  # noqa: BLE001 - the boundary to the server: a response must not fail because of metrics

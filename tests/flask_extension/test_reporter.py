@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from unittest import mock
@@ -691,6 +692,55 @@ def test_flush_inside_a_request(programs: Programs, cloudwatch: FakeCloudWatch) 
 
     get(app)
     assert [*seen, cloudwatch.sum("Orders")] == [1, 1]
+
+
+def test_a_first_metric_in_a_streamed_body(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
+    """If only the response body adds metrics, a flush elsewhere sends them while the body is still being read."""
+    app = Flask("shop")
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval")
+    seen: list[float] = []
+
+    @app.route("/")
+    def view() -> Response:
+        def body() -> Iterator[str]:
+            yield add_order()
+            with ThreadPoolExecutor() as pool:
+                assert pool.submit(reporter.flush).result()
+            seen.append(cloudwatch.sum("Orders"))
+
+        return Response(stream_with_context(body()))
+
+    assert get(app) == 200
+    assert seen == [1]
+
+
+def test_a_first_metric_in_a_thread_that_outlives_the_request(programs: Programs, cloudwatch: FakeCloudWatch) -> None:
+    """After a request, a flush sends a metric that a thread with the request's context adds, although it still runs."""
+    app = Flask("shop")
+    reporter = programs.reporter(app, client=cloudwatch, flush="interval")
+    has_responded, has_added, has_flushed = threading.Event(), threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    @app.route("/")
+    def view() -> str:
+        @copy_current_request_context
+        def work() -> None:
+            has_responded.wait(60)
+            add_order()
+            has_added.set()
+            has_flushed.wait(60)
+
+        threads.append(threading.Thread(target=work))
+        threads[0].start()
+        return "started"
+
+    assert get(app) == 200
+    has_responded.set()
+    assert has_added.wait(60)
+    assert reporter.flush()
+    assert cloudwatch.sum("Orders") == 1
+    has_flushed.set()
+    threads[0].join()
 
 
 def test_the_class_means_the_latest_reporter_outside(programs: Programs) -> None:
