@@ -1180,7 +1180,7 @@ def test_get_metrics(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Non
         assert get_metrics() is second
     with app.test_request_context():
         assert get_metrics() is reporter
-    with pytest.raises(ConfigurationError, match=r"exactly one reporter, but there are 2\. Call initialize_metrics"):
+    with pytest.raises(ConfigurationError, match=r"exactly one initialized reporter, but there are 2\. Call"):
         get_metrics()
     with Flask("bare").app_context(), pytest.raises(ConfigurationError, match=r"'bare' has no .*; call initialize_"):
         get_metrics()
