@@ -362,8 +362,8 @@ class Settings:
     export_timeout_seconds: Annotated[
         float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
     ]
-    """Timeout of a background flush, in seconds. OTEL_METRIC_EXPORT_TIMEOUT is in milliseconds. The next flush retries
-    metrics that could not be sent.
+    """Timeout of a background flush, in seconds. OTEL_METRIC_EXPORT_TIMEOUT is in milliseconds. A background flush also
+    ends when the next periodic flush is due. The next flush retries metrics that could not be sent.
     """
     sync_timeout_seconds: Annotated[float, Key(_seconds, default=2.0)]
     """Maximum time, in seconds, that a request waits for its flush if FLUSH is 'sync'. The next flush retries metrics
