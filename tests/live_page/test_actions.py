@@ -56,7 +56,8 @@ def test_groups(page: Page, shop: Site) -> None:
     texts = "[...document.querySelectorAll('#body {}')].map(e => e.textContent)"
     assert page.names() == ["Latency", "Latency", "Latency", "Archive Size"]
     assert page.run(texts.format(".group .about")) == ["ms3 metrics1 shared dimension"]
-    assert page.run(texts.format(".grouped:nth-child(2) .error")) == ["error"]
+    assert page.run(texts.format(".grouped .error:not([hidden])")) == ["error"]
+    assert page.run("document.querySelector('.grouped:nth-child(2) .error').hidden") is False
     shown = "[...document.querySelectorAll('#body .grouped:nth-child(2) .dimension')].filter(e => e.offsetParent)"
     assert page.run(f"{shown}.map(e => e.textContent)") == ["Route /checkout [old]", "Status 503"]
     page.driver.execute_script("document.querySelector('.chip').focus()")
@@ -65,6 +66,20 @@ def test_groups(page: Page, shop: Site) -> None:
     assert page.text(".constants") == "Stage prod"
     assert not page.run("document.getElementById('detail').open")
     page.assert_is_clean(shop)
+
+
+def test_a_metric_whose_first_error_comes_later(page: Page, site: Site) -> None:
+    """A program may publish 0 until there is a fault; then the row is marked, even on a page that is already open."""
+    site.reporter.add_metric("Fault", 0, "Count")
+    assert site.reporter.flush()
+    page.set_screen(*DESK)
+    page.open(site, rows=1)
+    shown = "[...document.querySelectorAll('#body .error')].filter(e => e.offsetParent).length"
+    assert page.run(shown) == 0
+    site.reporter.add_metric("Fault", 1, "Count")
+    assert site.reporter.flush()
+    page.wait(f"{shown} === 1")
+    page.assert_is_clean(site)
 
 
 def test_dimensions_that_differ_most_come_first(page: Page, site: Site) -> None:

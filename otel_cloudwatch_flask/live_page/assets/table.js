@@ -141,7 +141,7 @@ export class Table {
 
   add(series) {
     const label = name(series.metric_name);
-    const { dimensions, list, more, badge } = identity(series);
+    const { dimensions, list, more, error, badge } = identity(series);
     const open = element("button", { type: "button", className: "open" }, element("span", { className: "name", textContent: label }), dimensions);
     open.title = name(series.metric_name, 255);
     const first = element("th", { scope: "row", role: "rowheader", className: "metric" }, open);
@@ -150,7 +150,7 @@ export class Table {
     const line = element("tr", { role: "row", className: "series" }, first, spark, ...numbers, actionsCell(label));
     line.dataset.id = series.id;
     line.dataset.group = series.group;
-    this.rows.set(series.id, { line, spark, numbers, list, more, badge, isStale: true });
+    this.rows.set(series.id, { line, spark, numbers, list, more, error, badge, isStale: true });
     this.observer.observe(line);
   }
 
@@ -198,6 +198,7 @@ export class Table {
   fill(row, series) {
     NUMBERS.forEach(({ key }, index) => showStatistic(row.numbers[index], series, key));
     sparkline(row.spark, trendOf(series));
+    row.error.hidden = !series.isError;
     row.line.classList.toggle("is-undelivered", series.undelivered > 0);
     row.badge.textContent = series.undelivered >= series.samples ? "not delivered" : `${number(series.undelivered)} not delivered`;
     row.isStale = false;
@@ -312,15 +313,15 @@ export const dimension = (key, value) => {
 const identity = (series) => {
   const list = element("span", { className: "list" }, ...Object.entries(series.dimensions).map(([key, value]) => dimension(key, value)));
   const more = element("span", { className: "more" });
+  const error = element("span", { className: "badge error", textContent: "error", hidden: !series.isError });
   const badge = element("span", { className: "badge undelivered" });
-  const dimensions = element("span", { className: "dimensions" }, badge);
-  if (series.isError) dimensions.prepend(element("span", { className: "badge error", textContent: "error" }));
+  const dimensions = element("span", { className: "dimensions" }, error, badge);
   if (series.dimensions["otel.metric.overflow"] === "true") {
     dimensions.append(element("span", { className: "badge", textContent: "over the limit", title: "Combines the data from metrics above the limit" }));
   }
   if (unit(series.unit)) dimensions.append(element("span", { className: "unit own-unit", textContent: unit(series.unit) }));
   dimensions.append(list, more);
-  return { dimensions, list, more, badge };
+  return { dimensions, list, more, error, badge };
 };
 
 const cutOff = (list) => {
