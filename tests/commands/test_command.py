@@ -77,6 +77,13 @@ def test_an_invalid_setting_is_reported_without_a_traceback(monkeypatch: pytest.
     assert result.output.startswith("Error: OTEL_EXPORTER_CLOUDWATCH_FLUSH='often' is not a flush policy;")
 
 
+@pytest.mark.parametrize(("value", "is_colored"), [("1", False), ("", True)])
+def test_no_color(value: str, is_colored: bool) -> None:  # noqa: FBT001
+    """The variable NO_COLOR disables colors in a terminal, unless it is empty: https://no-color.org."""
+    result = CliRunner().invoke(main, ["cost", "--metrics", "3"], color=True, env={"NO_COLOR": value})
+    assert ("\x1b[" in result.stdout) is is_colored
+
+
 BROKEN = {
     "import": ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
     "exception": ("raise ValueError('\\x1b[2J' + 'no database')\n", "ValueError: \\x1b[2Jno database"),

@@ -73,6 +73,8 @@ class Command(click.Command):
         if ctx.params.get("as_json"):
             ctx.meta[_IS_JSON_KEY] = True  # an environment variable may set the option too
             _reserve_stdout(ctx)
+        if os.environ.get("NO_COLOR"):  # https://no-color.org
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except CloudWatchMetricsError as error:
