@@ -255,6 +255,7 @@ HAR = {
     [
         (LINES, ["GET / 200", "POST /orders 201", "POST /orders 201"]),
         (json.dumps(HAR), ["GET / 200", "POST /orders?from=cart 201"]),
+        ("\ufeffPOST /orders item=3", ["POST /orders 201"]),
     ],
 )
 def test_requests_of_a_file(tmp_path: Path, text: str, lines: list[str]) -> None:

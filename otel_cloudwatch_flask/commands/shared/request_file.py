@@ -33,7 +33,7 @@ def read_requests(file: str) -> list[Request]:
     if not file:
         raise CommandError("Cannot read requests from the file: its name is empty.")
     try:
-        text = Path(file).read_text("utf-8")
+        text = Path(file).read_text("utf-8-sig")  # some editors write a byte order mark
         requests = [*(_har(json.loads(text)) if text.lstrip().startswith("{") else _lines(text))]
     except (OSError, ValueError) as error:
         raise CommandError(f"Cannot read requests from {file}: {getattr(error, 'strerror', None) or error}.") from error
