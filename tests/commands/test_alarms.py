@@ -1,6 +1,8 @@
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -244,6 +246,23 @@ def test_the_cdk_synthesizes_the_same_alarms(tmp_path: Path) -> None:
     for name, resource in template["Resources"].items():
         actions = {"AlarmActions": [TOPIC], "OKActions": [TOPIC]}
         assert made[name] == {"Type": resource["Type"], "Properties": {**resource["Properties"], **actions}}
+
+
+def test_the_stack_has_the_properties_of_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python reads each text as it is, even if the text contains a line separator. A stub replaces the CDK."""
+    template = alarms([duration(route, p99=1.0) for route in (*HOSTILE, "/a\u2028b\x85")], DEFAULTS, routes=10).template
+    made: dict[str, Any] = {}
+    stack = type("Stack", (), {"__init__": lambda *_arguments: None})
+    stub = SimpleNamespace(Stack=stack, CfnResource=lambda _stack, name, **options: made.update({name: options}))
+    monkeypatch.setitem(sys.modules, "aws_cdk", stub)
+    namespace: dict[str, Any] = {}
+    exec(cdk(template), namespace)  # noqa: S102 - the module that the command prints
+    namespace["Monitoring"](None, "Stack", topic_arn=TOPIC)
+    actions = {"AlarmActions": [TOPIC], "OKActions": [TOPIC]}
+    assert made == {
+        name: {"type": resource["Type"], "properties": {**resource["Properties"], **actions}}
+        for name, resource in template["Resources"].items()
+    }
 
 
 @pytest.mark.parametrize(("form", "begin"), [("terraform", 'variable "topic_arn" {'), ("cdk", '"""Alarms on metrics')])

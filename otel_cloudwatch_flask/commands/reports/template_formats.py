@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from textwrap import indent
 from typing import Any, Final, TypeAlias, TypeVar
 
 import click
@@ -125,7 +124,7 @@ def _cdk_resource(name: str, resource: Resource) -> str:
     actions = "" if fixed == resource["Properties"] else "actions | "
     # JSON escapes the quotes in a text, so the text around them is not replaced.
     properties = json.dumps(fixed, indent=4, ensure_ascii=False).replace('"ReturnData": true', '"ReturnData": True')
-    properties = indent(properties.replace('"ReturnData": false', '"ReturnData": False'), " " * 12).lstrip()
+    properties = properties.replace('"ReturnData": false', '"ReturnData": False').replace("\n", "\n" + " " * 12)
     needed = f'.node.add_dependency(self.node.find_child("{resource["DependsOn"]}"))' if "DependsOn" in resource else ""
     return f"""\
         CfnResource(
