@@ -162,6 +162,19 @@ def test_the_latency_threshold_is_twice_the_observed_p99(
     assert (found["ExtendedStatistic"], found["Threshold"]) == ("p99", threshold)
 
 
+@pytest.mark.parametrize(
+    ("name", "route", "threshold", "unit"),
+    [
+        ("http.server.duration", "http.target", 1000.0, "Milliseconds"),
+        ("http.server.request.duration", "http.route", 1.0, "Seconds"),
+    ],
+)
+def test_a_threshold_without_a_known_unit(name: str, route: str, threshold: float, unit: str) -> None:
+    """For metrics from ListMetrics, which returns no units, the unit is that of OpenTelemetry's conventions."""
+    found = suggested(SeriesSummary("Shop", name, ((route, "/"),)))["Latency"]
+    assert (found["Threshold"], found["AlarmDescription"]) == (threshold, f"p99 too high, in {unit}: /")
+
+
 def test_anomaly_detection_learns_the_latency_threshold(tmp_path: Path) -> None:
     """The alarm compares the p99 with a band, is billed as three metrics, and is valid in each format."""
     made = alarms([duration("/")], Thresholds(is_learned=True), routes=1)

@@ -146,9 +146,11 @@ def _failures_and_others(group: Sequence[RequestSeries]) -> tuple[list[SeriesSum
 def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
     """Return an alarm that is triggered if p99 latency exceeds its threshold, or the band of anomaly detection."""
     series, label = request.series, request.label()
+    # ListMetrics does not return units.
+    unit = series.unit if series.unit in PER_SECOND else request.metric.unit
     common = {
         "AlarmName": f"{series.namespace}: p99 latency of {label}",
-        "AlarmDescription": f"p99 too high, in {series.unit}: {label}",
+        "AlarmDescription": f"p99 too high, in {unit}: {label}",
         **_TWO_OF_THREE,
     }
     if thresholds.is_learned:
@@ -167,17 +169,16 @@ def _latency_alarm(request: RequestSeries, thresholds: Thresholds) -> Resource:
         "ExtendedStatistic": "p99",
         "Period": _PERIOD_SECONDS,
         "ComparisonOperator": "GreaterThanThreshold",
-        "Threshold": _latency_threshold(series, thresholds),
+        "Threshold": _latency_threshold(series.p99, thresholds, PER_SECOND[unit]),
         # The p99 of few samples is their maximum, so a single slow request at night would trigger the alarm.
         "EvaluateLowSampleCountPercentile": "ignore",
     }
 
 
-def _latency_threshold(series: SeriesSummary, thresholds: Thresholds) -> float:
-    """Return the latency threshold in the unit of the series."""
-    per_second = PER_SECOND.get(series.unit, PER_SECOND["Milliseconds"])
-    if thresholds.latency_seconds is None and series.p99 is not None:
-        return rounded_up(max(_LATENCY_HEADROOM * series.p99, _MIN_LATENCY_SECONDS * per_second))
+def _latency_threshold(p99: float | None, thresholds: Thresholds, per_second: float) -> float:
+    """Return the latency threshold in the unit of ``p99``, of which a second has ``per_second``."""
+    if thresholds.latency_seconds is None and p99 is not None:
+        return rounded_up(max(_LATENCY_HEADROOM * p99, _MIN_LATENCY_SECONDS * per_second))
     return (thresholds.latency_seconds or _DEFAULT_LATENCY_SECONDS) * per_second
 
 
