@@ -119,7 +119,7 @@ def _result(app: Flask, request: Request) -> RequestResult:
     try:
         with app.test_client().open(**request._asdict()) as response:
             return RequestResult(request.method, request.path, response.status_code)
-    except Exception as error:  # noqa: BLE001 - the user's views may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's views may raise anything
         return RequestResult(request.method, request.path, None, f"{type(error).__name__}: {error}")
 
 

@@ -110,6 +110,10 @@ def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:
         def broken():
             raise ValueError("\x1b[2J")
 
+        @app.get("/exit")
+        def leave():
+            raise SystemExit(3)
+
         @app.get("/hostile")
         def hostile():
             metrics.add_metric("[red]Orders[/]", 1, "Count", {"Page": "\x1b[31m" + "x" * 1000})
@@ -124,6 +128,7 @@ def test_failing_views_and_untrusted_names(tmp_path: Path) -> None:
     ended = run_flask(path, "preview")
     assert ended.returncode == 0, ended.stderr
     assert "GET /broken ValueError: \\x1b[2J\n" in ended.stdout
+    assert "GET /exit SystemExit: 3\n" in ended.stdout
     assert "[red]Orders[/] in Count" in ended.stdout
     assert all(character.isprintable() or character == "\n" for character in ended.stdout)
     assert max(map(len, ended.stdout.splitlines())) <= 100
