@@ -63,7 +63,7 @@ use_setproctitle = false
 def run_tests(session: nox.Session) -> None:
     """Run the test suite, or the tests given after `--`, and log the duration."""
     begun = time.monotonic()
-    session.run("python", "-m", "pytest", "-q", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", *session.posargs)
     session.log(f"the tests took {time.monotonic() - begun:.0f} s on Python {session.python}")
 
 

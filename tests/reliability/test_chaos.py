@@ -18,7 +18,6 @@ from otel_cloudwatch_flask.testing.request_rules import datums_of
 from tests.reliability.cloudwatch import sum_of
 from tests.reliability.cutting_proxy import FAULTS, HOST, CuttingProxy
 from tests.reliability.processes import PATIENCE_SECONDS, Program
-from tests.support.background import meanwhile
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "12"))
 SEED = int(os.environ.get("CHAOS_SEED", "17"))
@@ -77,7 +76,7 @@ class Result:
     log: str
 
 
-def cause_chaos(directory: Path, _scale: float) -> Result:
+def cause_chaos(directory: Path) -> Result:
     """Run shops while the proxy in front of CloudWatch causes faults, and then until every metric has arrived."""
     source, arrivals = random.Random(SEED), Arrivals()
     with (
@@ -116,9 +115,9 @@ def change_weather(proxy: CuttingProxy, source: random.Random, is_over: threadin
     proxy.probability = 0.0
 
 
-@meanwhile(cause_chaos)
-def test_chaos(result: Result, figures: Callable[..., None]) -> None:
+def test_chaos(tmp_path: Path, figures: Callable[..., None]) -> None:
     """Once the faults stop, every metric arrives, none is lost, and the stats count every possible duplicate."""
+    result = cause_chaos(tmp_path)
     repeated = {name: result.arrivals.repeated(name) for name in result.totals}
     figures(
         seed=SEED,

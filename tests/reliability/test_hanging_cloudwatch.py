@@ -11,7 +11,6 @@ import pytest
 from otel_cloudwatch_flask.sdk.reader import EXIT_TIMEOUT_SECONDS
 from tests.reliability.cloudwatch import FailingCloudWatch
 from tests.reliability.processes import GUNICORN, Load, Program, serving
-from tests.support.background import meanwhile
 
 ITS_OWN_END_SECONDS = 3.0
 """Allowance in seconds for the rest of an interpreter's or a server's exit, on a busy machine."""
@@ -49,7 +48,7 @@ def test_shutdown(
     figures(shutdown=f"{seconds:.2f} s of 2 s", lost=stats["datums_lost"])
 
 
-def end_both(directory: Path, _scale: float) -> list[tuple[float, str]]:
+def end_both(directory: Path) -> list[tuple[float, str]]:
     """End a program and a gunicorn server whose CloudWatch hangs; return the duration and the log of each."""
     command = [*GUNICORN, "--workers", "1", "--threads", "2", "--worker-class", "gthread"]
     with (
@@ -76,9 +75,9 @@ def seconds_to_end(program: Program) -> float:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
-@meanwhile(end_both)
-def test_exit_and_sigterm(result: list[tuple[float, str]], figures: Callable[..., None]) -> None:
+def test_exit_and_sigterm(tmp_path: Path, figures: Callable[..., None]) -> None:
     """A program's exit and gunicorn's reaction to SIGTERM take no longer than the exit timeout."""
+    result = end_both(tmp_path)
     for seconds, said in result:
         assert seconds < EXIT_TIMEOUT_SECONDS + 1 + ITS_OWN_END_SECONDS, said
         # The second message appears if the client gave up on the hanging call before the exit timeout.

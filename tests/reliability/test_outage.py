@@ -6,23 +6,16 @@ from pathlib import Path
 from benchmarks.outage import Outage
 from tests.reliability.cloudwatch import SERVER_ERROR, FailingCloudWatch
 from tests.reliability.processes import Program, rss_bytes
-from tests.support.background import meanwhile
 
 OUTAGE_SECONDS = 12.0
 MEGABYTE = 2**20
 
 
-def have_outage(directory: Path, scale: float) -> Outage:
-    """Run an outage whose length is the default times the scale."""
-    with FailingCloudWatch() as cloudwatch:
-        outage = Outage(seconds=OUTAGE_SECONDS * scale).run(cloudwatch, directory / "log")
-    assert cloudwatch.validation_errors == []
-    return outage
-
-
-@meanwhile(have_outage)
-def test_outage_under_load(result: Outage, figures: Callable[..., None]) -> None:
+def test_outage_under_load(tmp_path: Path, scale: float, figures: Callable[..., None]) -> None:
     """Counts stay exact at 50 requests per second while CloudWatch refuses connections, fails and throttles."""
+    with FailingCloudWatch() as cloudwatch:
+        result = Outage(seconds=OUTAGE_SECONDS * scale).run(cloudwatch, tmp_path / "log")
+    assert cloudwatch.validation_errors == []
     assert result.counted == result.answered
     assert result.lost == {}
     assert result.calls <= result.most_calls

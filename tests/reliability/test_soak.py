@@ -17,7 +17,6 @@ from tests.reliability.cloudwatch import (
     FailingCloudWatch,
 )
 from tests.reliability.processes import Program
-from tests.support.background import meanwhile
 
 SECONDS = 24.0
 PROCESSES = 4
@@ -72,9 +71,9 @@ def soak(directory: Path, scale: float) -> Soaked:
     return Soaked(cloudwatch, orders, stats, spent, phases)
 
 
-@meanwhile(soak)
-def test_random_faults(result: Soaked, figures: Callable[..., None]) -> None:
+def test_random_faults(tmp_path: Path, scale: float, figures: Callable[..., None]) -> None:
     """No measurement is missing, and only requests that were stored without a response are duplicated."""
+    result = soak(tmp_path, scale)
     cloudwatch, orders, stats = result.cloudwatch, result.orders, result.stats
     assert cloudwatch.exactly_once("Orders") == orders
     assert cloudwatch.published.count("Size") == cloudwatch.published.sum("Orders")
