@@ -141,6 +141,7 @@ SECTIONS: Final[dict[str, tuple[Remedy, ...]]] = {
     ),
     "Errors in callbacks, and bugs": (
         Remedy("CLOUDWATCH_LIVE_PAGE_CHECK raised", "Metrics are not affected.", "Fix the problem"),
+        Remedy("CLOUDWATCH_LIVE_PAGE_CHECK returned", "Metrics are not affected.", "Return True or False"),
         Remedy("A callback passed to watch() failed", "delivery is not affected", "Fix the callback."),
         Remedy("Recording or flushing metrics at the end", "the request's metrics may be lost", _REPORT),
     ),

@@ -43,7 +43,9 @@ def is_local_request() -> bool:
 def _passes(check: AccessCheck) -> bool:
     try:
         function = pkgutil.resolve_name(check) if isinstance(check, str) else check
-        return bool(function())
+        answer = function()
+        if answer is True or not answer:
+            return bool(answer)
     except Exception:  # noqa: BLE001 - the boundary to the app's check
         _each_minute.error(
             "check",
@@ -52,6 +54,15 @@ def _passes(check: AccessCheck) -> bool:
             exc_info=True,
         )
         return False
+    # A check behind a view's decorator, such as login_required, returns the response that denies access.
+    kind = type(answer).__name__
+    _each_minute.error(
+        ("answer", kind),
+        "CLOUDWATCH_LIVE_PAGE_CHECK returned an object of the type %s, so the live page returns 404. Metrics are not "
+        "affected. Return True or False from the check, and remove its view decorators.",
+        kind,
+    )
+    return False
 
 
 def _is_loopback(address: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import NoCredentialsError, NoRegionError, TokenRetrievalError, UnauthorizedSSOTokenError
-from flask import Flask, request
+from flask import Flask, redirect, request
 from opentelemetry.sdk.metrics import MeterProvider
 from werkzeug.test import TestResponse
 
@@ -265,6 +265,29 @@ def test_a_check_that_raises_denies_access(make_app: MakeApp, caplog: pytest.Log
     shop = make_app(CLOUDWATCH_LIVE_PAGE_CHECK="otel_cloudwatch_flask.errors:missing")
     assert shop.get().status_code == 404
     assert "CLOUDWATCH_LIVE_PAGE_CHECK raised" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "is_logged"),
+    [
+        (True, 200, False),
+        (None, 404, False),
+        (redirect("/login"), 404, True),
+        (("Unauthorized", 401), 404, True),
+        ("no", 404, True),
+    ],
+)
+def test_only_true_grants_access(
+    make_app: MakeApp,
+    caplog: pytest.LogCaptureFixture,
+    answer: object,
+    status: int,
+    is_logged: bool,  # noqa: FBT001
+) -> None:
+    """A response, which a decorator such as login_required returns to deny access, does not grant it."""
+    shop = make_app(CLOUDWATCH_LIVE_PAGE_CHECK=lambda: answer)
+    assert shop.get().status_code == status
+    assert (f"returned an object of the type {type(answer).__name__}, so the live page" in caplog.text) is is_logged
 
 
 def test_another_path(make_app: MakeApp) -> None:
