@@ -70,6 +70,10 @@ class CardinalityGuard:
         self._shared_overflow_used = -math.inf
         self.overflowed = 0
 
+    def use(self, series: Series) -> bool:
+        """Record a use of ``series`` and return ``True``, or return ``False`` if there is no room for it."""
+        return self._pool.use(series, self._clock())
+
     def admit(self, series: Series) -> Series:
         """Return ``series`` if there is room for it, or else the overflow series that replaces it."""
         now = self._clock()

@@ -170,7 +170,7 @@ class Mapper:
         """
         *coarser, finest = entry.series or self._streams.series(stream, entry.attributes or {})
         for each in coarser:
-            if self._admit(each) is each:
+            if self._guard.use(each):
                 yield each
         yield self._admit(finest)
 

@@ -256,3 +256,20 @@ def test_totals_keep_their_places() -> None:
     assert cloudwatch.sum("requests", {"user": "0", "route": "/"}) == 1
     assert cloudwatch.sum("requests", {"otel.metric.overflow": "true"}) == 3
     reader.shutdown()
+
+
+def test_rollups_without_room() -> None:
+    """A rollup without room is not published, and does not count as overflow."""
+    cloudwatch = FakeCloudWatch()
+    exporter = CloudWatchMetricExporter(
+        "Shop", client=cloudwatch, rules=[MetricRule(rollups=[["route"]])], max_metrics=4
+    )
+    reader = CloudWatchMetricReader(exporter)
+    counter = MeterProvider([reader], shutdown_on_exit=False).get_meter("shop").create_counter("requests")
+    for number in range(5):
+        counter.add(1, {"user": number, "route": f"/{number}"})
+    assert reader.flush()
+    assert len(cloudwatch.metrics()) == 3
+    assert cloudwatch.sum("requests", {"route": "/0"}) == 1
+    assert cloudwatch.sum("requests", {"otel.metric.overflow": "true"}) == exporter.stats().metrics_overflowed == 4
+    reader.shutdown()
