@@ -55,15 +55,17 @@ def state_of(
     """
     if alarm["ComparisonOperator"] not in _BREACHES:
         raise NotImplementedError(f"The operator {alarm['ComparisonOperator']} is not supported.")
-    evaluation = _Evaluation(accepted, now, alarm["EvaluationPeriods"] + _EXTRA_PERIODS)
+    # CloudFormation also accepts numbers as strings.
+    periods = int(alarm["EvaluationPeriods"])
+    evaluation = _Evaluation(accepted, now, periods + _EXTRA_PERIODS)
     points = evaluation.points(alarm)
     if evaluation.has_few_samples and alarm.get("EvaluateLowSampleCountPercentile") == "ignore":
         return state
     breaches, threshold = _BREACHES[alarm["ComparisonOperator"]], float(alarm["Threshold"])
     return judged(
         [None if each is None else breaches(each, threshold) for each in points],
-        needed=alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]),
-        periods=alarm["EvaluationPeriods"],
+        needed=int(alarm.get("DatapointsToAlarm", periods)),
+        periods=periods,
         missing=alarm.get("TreatMissingData", "missing"),
         state=state,
     )
@@ -119,12 +121,12 @@ class _Evaluation:
         for query in queries.values():
             if query.get("ReturnData", True):
                 return self._query(query, queries)
-        return self._metric(alarm, alarm["Period"], alarm.get("ExtendedStatistic") or alarm["Statistic"])
+        return self._metric(alarm, int(alarm["Period"]), alarm.get("ExtendedStatistic") or alarm["Statistic"])
 
     def _query(self, query: Mapping[str, Any], queries: Mapping[str, Mapping[str, Any]]) -> Points:
         if "Expression" not in query:
             stat = query["MetricStat"]
-            return self._metric(stat["Metric"], stat["Period"], stat["Stat"])
+            return self._metric(stat["Metric"], int(stat["Period"]), stat["Stat"])
         expression = _parsed(query["Expression"])
         used = queries.keys() & {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
         points = {name: self._query(queries[name], queries) for name in used}

@@ -1,5 +1,6 @@
 """Alarms of a template are evaluated on published metrics, as documented by CloudWatch."""
 
+import json
 import re
 from typing import Any
 
@@ -92,6 +93,14 @@ def test_parameters() -> None:
     template = {"Parameters": {"Percent": {"Default": 5}}, "Resources": {"Failures": {"Properties": alarm}}}
     assert cloudwatch.alarm(template, "Failures", Percent=4) == "ALARM"
     assert cloudwatch.alarm(template, "Failures") == "OK"
+
+
+def test_numbers_that_are_strings() -> None:
+    """Numbers in a template may be strings, as the defaults of parameters often are."""
+    template = json.loads(re.sub(r'(?<=": )[0-9.]+', r'"\g<0>"', json.dumps(TEMPLATE)))
+    assert template["Resources"][SILENCE]["Properties"]["Period"] == "300"
+    assert published((100, 5), (100, 5)).alarm(template, FAILURES) == "ALARM"
+    assert published((9, 9), age=5).alarm(template, SILENCE) == "ALARM"
 
 
 # Samples per percentile, from https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
