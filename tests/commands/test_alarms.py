@@ -235,6 +235,18 @@ def test_hostile_routes_pass_cfn_lint(tmp_path: Path) -> None:
     assert cfn_lint(tmp_path, json.dumps(made.template)) == ""
 
 
+@pytest.mark.parametrize(("form", "status"), [("cloudformation", 2), ("cdk", 2), ("terraform", 0)])
+def test_a_dimension_that_cloudformation_would_replace(form: str, status: int) -> None:
+    """No template is created. Otherwise, a client whose input becomes a dimension could copy a secret into an alarm."""
+    value = "{{resolve:secretsmanager:db:SecretString:password}}"
+    series = {"namespace": "Shop", "metric_name": "Views", "dimensions": {"Page": value}}
+    arguments = ["alarms", "--from=-", "--format", form]
+    result = CliRunner().invoke(main, arguments, input=json.dumps({"series": [series]}))
+    assert result.exit_code == status
+    assert (value in result.stdout) is (status == 0)
+    assert ("contains {{resolve:, which CloudFormation would replace" in result.stderr) is (status == 2)
+
+
 TOPIC = "arn:aws:sns:eu-central-1:111122223333:on-call"
 HOSTILE = ("/${AWS::Region}", "/%{if}", '/"quoted" # {x}', "/<int:id>\\", "/'x'", "/ünï")
 

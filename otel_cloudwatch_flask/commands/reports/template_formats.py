@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import click
 
-from otel_cloudwatch_flask.commands.shared.command import echo_json, json_option
+from otel_cloudwatch_flask.commands.shared.command import CommandError, echo_json, json_option
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 Resource: TypeAlias = dict[str, Any]
@@ -17,6 +17,10 @@ MAX_NAME_LENGTH: Final = 255
 _MAX_DEPLOYED_BYTES: Final = 51_200
 """The size above which CloudFormation reads templates only from S3:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html.
+"""
+_DYNAMIC_REFERENCE: Final = "{{resolve:"
+"""CloudFormation replaces what follows by a parameter or a secret, and has no escape sequence for it:
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/dynamic-references.html.
 """
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ACTIONS: Final = ("AlarmActions", "OKActions")
@@ -60,6 +64,16 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:MAX_NAME_LENGTH])
 
 
+def cloudformation(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the template. Raises :class:`CommandError` if CloudFormation would replace part of a name or dimension."""
+    if _DYNAMIC_REFERENCE in json.dumps(template):
+        raise CommandError(
+            f"A name or dimension of a metric contains {_DYNAMIC_REFERENCE}, which CloudFormation would replace by a "
+            "parameter or a secret. Drop the metric or dimension, or pass --format terraform."
+        )
+    return template
+
+
 def terraform(template: Mapping[str, Any]) -> str:
     """Return the resources as Terraform configuration for the AWS provider, with a variable for each parameter."""
     blocks = [
@@ -80,7 +94,11 @@ def terraform(template: Mapping[str, Any]) -> str:
 
 
 def cdk(template: Mapping[str, Any]) -> str:
-    """Return the resources as a Python module with a CDK stack. Alarms notify the topic that is its argument."""
+    """Return the resources as a Python module with a CDK stack. Alarms notify the topic that is its argument.
+
+    Raises :class:`CommandError` like :func:`cloudformation`, because the CDK creates a CloudFormation template.
+    """
+    template = cloudformation(template)
     has_topic = "Parameters" in template
     description = template["Description"].replace("\\", "").replace('"', "'")
     head = _CDK_HEAD.replace("{topic}", '*, topic_arn="", ' if has_topic else "").replace("{description}", description)
@@ -137,7 +155,7 @@ def _cdk_resource(name: str, resource: Resource) -> str:
 
 
 FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
-    "cloudformation": dict,
+    "cloudformation": cloudformation,
     "terraform": terraform,
     "cdk": cdk,
 }
