@@ -308,8 +308,9 @@ class CloudWatchMetricsReporter:
     def label(self, **dimensions: object) -> None:
         """Add dimensions to the current request's duration, which ``instrument=True`` records.
 
-        Each combination of their values is a separate metric, which counts toward ``max_metrics``. Outside of a
-        request, the method does nothing.
+        Each combination of their values is a separate metric, which counts toward ``max_metrics``. The dimensions are
+        not added if FlaskInstrumentor or ``opentelemetry-instrument`` instrumented the app before the reporter. Outside
+        of a request, the method does nothing.
 
         :param dimensions: names and values, such as ``plan="pro"``. Values are converted to strings.
 
