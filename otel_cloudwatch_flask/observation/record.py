@@ -92,7 +92,8 @@ class _ObservedSeries:
     def summary(self, *, since: int) -> dict[str, Any]:
         flushes = map(_FLUSH.unpack, list(self._flushes)[-_SUMMARY_FLUSHES:])
         latest = [flush for flush in flushes if flush[0] > since]
-        return {**self.figures(), "flushes": [(int(flush[1]), flush[2], flush[3]) for flush in latest]}
+        shown = [(int(flush[1]), flush[2], flush[3]) for flush in latest]
+        return {**self.figures(), "changed": self.changed, "flushes": shown}
 
 
 class Observation:
@@ -167,7 +168,7 @@ class Observation:
         """Return the totals, and a summary of each series that has changed since an earlier call.
 
         The ``flushes`` of a summary hold the time, sum and sample count of the latest datums since that call, at most
-        30.
+        30. The series with the lowest ``changed`` is the least recently published one.
 
         :param since: the ``sequence`` that the earlier call returned. Default: all series are returned.
         """
@@ -218,10 +219,10 @@ class Observation:
 
     def _changed_series(self, batch: Batch) -> Iterator[tuple[_ObservedSeries, Datum]]:
         """Yield each datum of a batch with its series, which is marked as changed."""
-        self._sequence += 1
         # The limit decreases as more series appear.
         share = self._max_values // max(len(self._series), 1)
         for datum in batch.datums:
+            self._sequence += 1
             series = self._series_of(batch.envelope.namespace, datum.series)
             series.changed = self._sequence
             series.tally.values.max_values = min(max(share, _LEAST_VALUES), _MOST_VALUES)

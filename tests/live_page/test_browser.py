@@ -313,12 +313,16 @@ def test_series_that_the_process_has_forgotten(page: Page, site: Site) -> None:
     """A page that stays open shows the same series as a page that is opened later."""
     observation_of(exporter_of(site))._max_series = 3
     publish(site, ("A", "x"), ("B", "x"), ("C", "x"))
+    publish(site, ("A", "x"))
     page.set_screen(*DESK)
     page.open(site, rows=3)
-    publish(site, ("A", "x"))
+    names = "[...document.querySelectorAll('#body .name')].map(e => e.textContent).join()"
     publish(site, ("D", "x"))
-    page.wait("[...document.querySelectorAll('#body .name')].map(e => e.textContent).join() === 'A,C,D'")
-    assert page.text("#evicted") == "1"
+    page.wait(f"{names} === 'A,C,D'")
+    publish(site, ("C", "x"))
+    publish(site, ("A", "x"), ("E", "x"))
+    page.wait(f"{names} === 'A,C,E'")
+    assert page.text("#evicted") == "2"
     page.assert_is_clean(site)
 
 

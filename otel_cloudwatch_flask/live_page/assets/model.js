@@ -52,7 +52,6 @@ class Model {
       each.text = known?.text ?? searchable(each);
       each.group = known?.group ?? groupOf(each);
       each.isError = isError(each);
-      each.changed = document.sequence;
       this.series.set(each.id, each);
     }
     this.forget(this.series.size - (document.series_seen - document.series_forgotten));
