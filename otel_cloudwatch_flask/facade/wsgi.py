@@ -238,8 +238,11 @@ def raising(application: "WSGIApplication") -> "WSGIApplication":
         state.has_started = False
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-            state.has_started, state.failed_in = True, None
-            return (lambda _: None) if state.error else start_response(status, headers, *exc_info)
+            state.failed_in = None
+            if state.error is not None:
+                return lambda _: None
+            state.has_started = True
+            return start_response(status, headers, *exc_info)
 
         measured_outside = _measured.set(state)
         try:

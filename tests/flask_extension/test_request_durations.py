@@ -120,6 +120,19 @@ def test_a_view_that_catches_the_exception_of_another_app(
     assert sum(dict(each.dimensions).get("http.status_code") == "202" for each in cloudwatch.metrics()) == 1
 
 
+def test_a_view_that_returns_another_app(
+    app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
+) -> None:
+    """If a view returns another app, which raises an exception, both apps count a request with status 500."""
+    outer = Flask("outer")
+    reporter.init_app(outer)
+    outer.add_url_rule("/broken", "forward", lambda: app)
+    app.debug = outer.debug = True
+    with pytest.raises(KeyError, match="broken"):
+        outer.test_client().get("/broken")
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "500", "http.target": "/broken"}) == 2
+
+
 def in_thread(function: Callable[[], object]) -> None:
     """Call ``function`` in a thread, and raise its exception."""
     with ThreadPoolExecutor() as pool:
