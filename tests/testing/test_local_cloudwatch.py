@@ -239,10 +239,12 @@ def test_periods_begin_at_the_start_of_the_time_range(client: "CloudWatchClient"
         ({"Statistics": ["Sum"], "ExtendedStatistics": ["p50"]}, "InvalidParameterCombination"),
         ({"ExtendedStatistics": ["p101"]}, "InvalidParameterValue"),
         ({"Statistics": ["Median"]}, "InvalidParameterValue"),
+        ({"Period": 7}, "InvalidParameterValue"),
+        ({"Period": 90}, "InvalidParameterValue"),
     ],
 )
 def test_invalid_queries(client: "CloudWatchClient", asked: Any, code: str) -> None:
-    """A statistic that CloudWatch does not support is rejected."""
+    """A statistic or a period that CloudWatch does not support is rejected."""
     with pytest.raises(ClientError) as caught:
         statistics(client, "Latency", **asked)
     assert caught.value.response["Error"]["Code"] == code
@@ -253,10 +255,11 @@ def test_invalid_queries(client: "CloudWatchClient", asked: Any, code: str) -> N
     [
         ({"EndTime": 1}, "InvalidParameterValue"),
         ({"StartTime": "yesterday"}, "InvalidParameterValue"),
+        ({"Period": 0}, "InvalidParameterValue"),
     ],
 )
 def test_questions_that_boto3_does_not_ask(cloudwatch: LocalCloudWatch, changed: dict[str, object], code: str) -> None:
-    """A query with an invalid time is rejected, and counted as refused."""
+    """A query with an invalid time or period is rejected, and counted as refused."""
     question = {
         "Namespace": "Shop",
         "MetricName": "a",

@@ -12,6 +12,8 @@ from otel_cloudwatch_flask.testing.request_rules import ValidationError, unix_ti
 
 _STATISTIC: Final = re.compile(r"SampleCount|Average|Sum|Minimum|Maximum")
 _PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricStat.html
+_SHORT_PERIODS: Final = (1, 5, 10, 20, 30)
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_ListMetrics.html
 _METRICS_PER_PAGE: Final = 500
 
@@ -86,7 +88,11 @@ def list_metrics(accepted: Iterable[AcceptedDatum], parameters: Mapping[str, Any
 
 
 def _check_statistics(parameters: Mapping[str, Any]) -> None:
-    """Raise :class:`ValidationError` unless a query has statistics of one kind that are supported."""
+    """Raise :class:`ValidationError` unless a query has a valid period and supported statistics of one kind."""
+    period = parameters["Period"]
+    if period not in _SHORT_PERIODS and (period < 60 or period % 60):
+        message = "The parameter Period must be 1, 5, 10, 20, 30 or a multiple of 60."
+        raise ValidationError("InvalidParameterValue", message)
     statistics, percentiles = parameters.get("Statistics") or [], parameters.get("ExtendedStatistics") or []
     if bool(statistics) == bool(percentiles):
         message = "Must specify either Statistics or ExtendedStatistics, but not both."
