@@ -57,7 +57,8 @@ class _ObservedSeries:
 
     def add(self, datum: Datum) -> None:
         whole, known = self.tally.add(datum.content)
-        found = _NO_PERCENTILES if known is None else percentiles(*known, PERCENTS)
+        # CloudWatch does not compute percentiles of negative values.
+        found = _NO_PERCENTILES if known is None or whole.minimum < 0 else percentiles(*known, PERCENTS)
         statistics = (whole.sum, whole.count, whole.minimum, whole.maximum)
         self._flushes.append(_FLUSH.pack(self.changed, datum.unix_seconds, *statistics, *found))
         self.last_datums.append(datum)
@@ -74,7 +75,7 @@ class _ObservedSeries:
     def figures(self) -> dict[str, Any]:
         """Return the identity and the statistics of the series, and the number of its undelivered samples."""
         tally = self.tally
-        found = tally.percentiles(PERCENTS)
+        found = tally.percentiles(PERCENTS) if tally.minimum >= 0 else None
         return {
             **self._identity,
             "sum": tally.sum,

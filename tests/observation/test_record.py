@@ -72,7 +72,9 @@ def test_figures_are_those_of_cloudwatch(flushes: list[list[tuple[Series, Any]]]
 
 
 def percentile(cloudwatch: FakeCloudWatch, name: str, percent: float, dimensions: dict[str, str]) -> float | None:
-    """Return the fake's percentile, or None if the fake has no percentiles for the metric."""
+    """Return the fake's percentile, or None if CloudWatch has no percentiles for the metric."""
+    if cloudwatch.minimum(name, dimensions) < 0:
+        return None
     try:
         return cloudwatch.percentile(name, percent, dimensions)
     except LookupError:
@@ -171,6 +173,13 @@ def test_statistic_sets_have_no_percentiles() -> None:
     assert (each["p50"], each["p90"], each["p99"], each["percentile_error"]) == (None, None, None, None)
     assert (each["sum"], each["samples"], each["minimum"], each["maximum"]) == (38.0, 5, 1, 20)
     assert [flush["p50"] for flush in each["flushes"]] == [7, None, 1]
+
+
+def test_negative_values_have_no_percentiles() -> None:
+    """As in CloudWatch, a negative value leaves its flush and its series without percentiles."""
+    (each,) = observed(sent((LATENCY, 7.0)), sent((LATENCY, -7.0))).document()["series"]
+    assert (each["p50"], each["p99"], each["percentile_error"]) == (None, None, None)
+    assert [flush["p50"] for flush in each["flushes"]] == [7, None]
 
 
 def test_series_that_were_not_used_for_longest_are_forgotten() -> None:
