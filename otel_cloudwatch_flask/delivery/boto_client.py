@@ -6,6 +6,7 @@ encoded body. botocore still resolves endpoints and credentials, signs the reque
 protocol other than JSON, or was passed by the program, its ``put_metric_data`` method gets the datums as usual.
 """
 
+import contextlib
 import functools
 import platform
 import zlib
@@ -117,6 +118,17 @@ def checked_client(client: Client | None) -> Client | None:
         key="client",
         value=client,
     )
+
+
+def close_idle_connections(client: Any) -> None:
+    """Close the idle connections of a boto3 client, which stays usable. Does nothing for any other client.
+
+    A forked child must not use its parent's connections, or the parent and the child would receive each other's
+    responses.
+    """
+    if hasattr(client, "meta"):  # other clients may be unusable after close()
+        with contextlib.suppress(Exception):  # boundary: clients of any kind
+            client.close()
 
 
 def plain_put(client: Any) -> Put:

@@ -163,6 +163,7 @@ class CloudWatchMetricExporter(MetricExporter):
         self._watchers_of_pending: list[Callable[[Batch], object]] = []
         self.is_shut_down = False
         self._is_closed = False
+        self._has_parents_client = False
         if settings.spool_directory:
             check_directory(settings.spool_directory)
         self._start()
@@ -210,6 +211,7 @@ class CloudWatchMetricExporter(MetricExporter):
         """Start afresh in a forked child, because the pending datums and the locks belong to the parent."""
         parents_backlog = self.backlog
         self._start()
+        self._has_parents_client = self.client is not None
         parents_backlog.release()
 
     def export(
@@ -393,6 +395,9 @@ class CloudWatchMetricExporter(MetricExporter):
         if self.writes_emf:
             return EmfPut(self._settings.stream)
         client = self._client_factory() if self.client is None else self.client
+        if self._has_parents_client:
+            boto_client.close_idle_connections(client)
+            self._has_parents_client = False
         # A client that the program passed may have no ``meta``.
         self.region_name = getattr(getattr(client, "meta", None), "region_name", None)
         return boto_client.encoded_put(client) if self.client is None else boto_client.plain_put(client)

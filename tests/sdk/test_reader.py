@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from opentelemetry.metrics import CallbackOptions, Counter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
@@ -996,6 +998,40 @@ class TestFork:
         assert reading.reader.flush()
         assert cloudwatch.sum("orders") == 100
         reading.reader.shutdown()
+
+    def test_child_makes_its_own_connections(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A child does not send over the connection that a boto3 client has opened in the parent."""
+        monkeypatch.setenv("NO_PROXY", "*")
+        ports = []
+
+        class KeepAlive(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                """Note the client's port, and accept the request without ending the connection."""
+                ports.append(self.client_address[1])
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("x-amzn-RequestId", "1")
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), KeepAlive) as server:
+            in_threads(server.serve_forever)
+            session = boto3.Session("id", "secret", region_name="us-east-1")
+            client = session.client("cloudwatch", endpoint_url=f"http://127.0.0.1:{server.server_port}")
+            reading = Reading(client)
+
+            def work() -> bool:
+                reading.counter.add(1)
+                return reading.reader.flush()
+
+            assert [work(), self.in_child(work), work()] == [True, True, True]
+            reading.reader.shutdown()
+            server.shutdown()
+        of_the_parent, of_the_child, again = ports
+        assert of_the_parent == again != of_the_child
 
     def test_child_forgets_what_waits(self) -> None:
         """Data that the parent had not sent before the fork is sent only by the parent."""
