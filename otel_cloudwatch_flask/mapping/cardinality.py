@@ -42,7 +42,7 @@ class _SeriesPool:
         """Record that ``series`` is used and return ``True``, or return ``False`` if there is no room for it."""
         if series not in self.last_used and not self._has_room(now):
             return False
-        self.last_used[series] = now
+        self.last_used[series] = max(now, self.last_used.get(series, now))  # It may be renewed until a later time.
         return True
 
     def _has_room(self, now: float) -> bool:

@@ -121,6 +121,17 @@ def test_renewed_places_are_kept(clock: FakeClock) -> None:
     assert guard.admit(series(2)) == series(2)
 
 
+def test_a_use_does_not_shorten_a_renewal(clock: FakeClock) -> None:
+    """A renewal lasts until the minute ends, even if the series is also used without the cache in that minute."""
+    guard = CardinalityGuard(2, clock)
+    clock.now = 0
+    assert guard.admit(series(1)) == series(1)
+    assert guard.renew(series(1))
+    assert guard.use(series(1))
+    clock.now = 59 + IDLE_SECONDS - 1
+    assert guard.admit(series(2)) == overflow(OVERFLOW_NAME)
+
+
 def test_active_counts_the_last_hour(clock: FakeClock) -> None:
     """Series last used more than an hour ago are not active, even if they have not been replaced."""
     guard = CardinalityGuard(10, clock)
