@@ -118,6 +118,20 @@ def test_the_detail_view_by_keyboard(page: Page, site: Site) -> None:
     page.assert_is_clean(site)
 
 
+def test_the_keyboard_while_text_is_selected(page: Page, site: Site) -> None:
+    """Enter opens a series even if text on the page is selected."""
+    publish(site, ("Metric", "a"))
+    page.set_screen(*DESK)
+    page.open(site, rows=1)
+    page.driver.execute_script(
+        "document.querySelector('.open').focus(); getSelection().selectAllChildren(document.querySelector('footer'))"
+    )
+    assert page.run("String(getSelection()).length > 0 && document.activeElement.className") == "open"
+    page.press("\ue007")
+    page.wait("document.getElementById('detail').open")
+    page.assert_is_clean(site)
+
+
 def test_a_chart_of_one_flush_is_centered(page: Page, site: Site) -> None:
     """The time axis of a single data point spans ten seconds around it."""
     page.set_screen(*DESK)

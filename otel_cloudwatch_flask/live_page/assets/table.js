@@ -69,9 +69,10 @@ export class Table {
     return cell;
   }
 
-  onClick({ target }) {
+  // A click that ends a selection of text opens nothing; the keyboard's clicks have the detail 0.
+  onClick({ target, detail }) {
     const line = target.closest("tr");
-    if (!line || String(getSelection())) return;
+    if (!line || (detail && String(getSelection()))) return;
     const { id, group } = line.dataset;
     const members = this.members(group);
     const chip = target.closest(".chip");
