@@ -77,6 +77,14 @@ def test_an_invalid_setting_is_reported_without_a_traceback(monkeypatch: pytest.
     assert result.output.startswith("Error: OTEL_EXPORTER_CLOUDWATCH_FLUSH='often' is not a flush policy;")
 
 
+def test_an_encoding_without_the_letters_of_a_name() -> None:
+    """Letters that the encoding of standard output lacks are escaped."""
+    document = json.dumps({"series": [{**SERIES, "metric_name": "日本"}]})
+    ended = run("cost", "--from=-", environment={"PYTHONIOENCODING": "latin-1"}, stdin=document)
+    assert ended.returncode == 0, ended.stderr
+    assert "\n\\u65e5\\u672c " in ended.stdout
+
+
 @pytest.mark.parametrize(("value", "is_colored"), [("1", False), ("", True)])
 def test_no_color(value: str, is_colored: bool) -> None:  # noqa: FBT001
     """The variable NO_COLOR disables colors in a terminal, unless it is empty: https://no-color.org."""

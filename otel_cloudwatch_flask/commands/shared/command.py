@@ -1,6 +1,7 @@
 """Exit codes, the ``--json`` option, the type of numeric options, and base classes for commands and their group."""
 
 import importlib
+import io
 import json
 import math
 import os
@@ -73,6 +74,9 @@ class Command(click.Command):
         if ctx.params.get("as_json"):
             ctx.meta[_IS_JSON_KEY] = True  # an environment variable may set the option too
             _reserve_stdout(ctx)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # The encoding may lack some letters of names and paths.
+            sys.stdout.reconfigure(errors="backslashreplace")
         if os.environ.get("NO_COLOR"):  # https://no-color.org
             ctx.color = False
         try:
