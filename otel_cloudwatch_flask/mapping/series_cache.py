@@ -14,13 +14,15 @@ from otel_cloudwatch_flask.mapping.metric_streams import Attributes, MetricStrea
 from otel_cloudwatch_flask.model.datum import Series
 
 _MAX_ENTRIES: Final = 20_000
+_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class CacheEntry:
-    """The series of the data points that have the same attributes object.
+    """The series of the data points that have the same attributes.
 
-    The SDK passes the same object in every collection, so its ``id()`` is the key of the entry. The entry holds a
-    reference to the object so that the ``id()`` is not reused.
+    Where the SDK passes the same attributes object in every collection, its ``id()`` finds the entry fastest. The entry
+    holds a reference to the object so that the ``id()`` is not reused. Since 1.45.2, the SDK passes a new object in
+    every collection of deltas, and the entry is found by the content of the attributes.
     """
 
     __slots__ = ("attributes", "collection", "epoch", "own", "series", "shared")
@@ -49,6 +51,7 @@ class SeriesCache:
         self._series_of = series_of
         self._collection = 0
         self._entries: dict[Hashable, dict[int, CacheEntry]] = {}
+        self._entries_by_content: dict[Hashable, CacheEntry] = {}
         self._owners: dict[Series, CacheEntry | None] = {}
         """The entry of each series, or ``None`` if the series is shared."""
 
@@ -58,6 +61,7 @@ class SeriesCache:
         # Clearing costs one slow collection, but evicting single entries would require bookkeeping in every collection.
         if sum(map(len, self._entries.values())) > _MAX_ENTRIES:
             self._entries.clear()
+            self._entries_by_content.clear()
             self._owners.clear()
 
     def entries(self, stream: MetricStream, points: Sequence[sdk.DataPointT]) -> list[CacheEntry]:
@@ -83,10 +87,19 @@ class SeriesCache:
         self, known: dict[int, CacheEntry], stream: MetricStream, attributes: Attributes | None
     ) -> CacheEntry:
         try:
+            content = _content_of(attributes or {})
+            equal = self._entries_by_content.get((stream.key, content)) if content is not None else None
+            if equal is not None:
+                del known[id(equal.attributes)]
+                equal.attributes = attributes
+                known[id(attributes)] = equal
+                return equal
             series = self._series_of(stream, attributes or {})
         except Exception:  # noqa: BLE001 - attributes from other code: reading the data point reports the problem
             return CacheEntry(attributes, ())
         entry = known[id(attributes)] = CacheEntry(attributes, series)
+        if content is not None:
+            self._entries_by_content[stream.key, content] = entry
         for each in series:
             owner = self._owners.setdefault(each, entry)
             if owner is not entry and owner is not None:
@@ -113,3 +126,12 @@ class SeriesCache:
             entry.epoch = epoch
             entry.own = tuple(each for each in entry.series if self._owners[each] is entry)
             entry.shared = tuple(each for each in entry.series if self._owners[each] is not entry)
+
+
+def _content_of(attributes: Attributes) -> tuple[object, ...] | None:
+    """Return a key that is equal for equal attributes, or ``None`` if a value is not a scalar.
+
+    Includes the types, because ``1``, ``1.0`` and ``True`` are equal.
+    """
+    types = [*map(type, attributes.values())]
+    return (*attributes, *attributes.values(), *types) if _SCALARS.issuperset(types) else None

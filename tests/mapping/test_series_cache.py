@@ -359,7 +359,7 @@ class Remembering:
 
 
 def test_an_entry_is_found_again() -> None:
-    """Entries are found by metric and by identity of the attributes object, and their series are computed once."""
+    """Entries are found by metric and attributes, and their series are computed once."""
     remembering = Remembering()
     first = remembering.collect(ONE, ELSEWHERE, None)
     assert [entry.series for entry in first] == [
@@ -373,9 +373,28 @@ def test_an_entry_is_found_again() -> None:
     both = remembering.collect(ONE, names=["orders", "returns"])
     assert [entry.series[0].name for entry in both] == ["orders", "returns"]
     assert remembering.asked == 4
-    equal = remembering.collect({**ELSEWHERE})
-    assert equal != remembering.collect(ELSEWHERE)
-    assert remembering.asked == 5
+
+
+def test_an_entry_is_found_by_equal_attributes() -> None:
+    """An entry is found again if a collection has a new attributes object, but values of other types are different."""
+    remembering = Remembering()
+    values: list[Any] = ["1", 1, 1.0, True, b"1", None]
+    first = remembering.collect({}, *({"route": value} for value in values))
+    for _ in range(3):
+        again = remembering.collect({}, *({"route": value} for value in values))
+        assert all(entry is other for entry, other in zip(again, first, strict=True))
+    assert remembering.asked == len(first)
+    assert sum(map(len, remembering.cache._entries.values())) == len(first)
+    assert remembering.collect({"route": [1]}) != remembering.collect({"route": [1]})
+
+
+def test_equal_attributes_in_one_collection() -> None:
+    """An entry with two equal attributes objects in a collection shares its series with itself."""
+    remembering = Remembering()
+    remembering.admit(*remembering.collect(ONE))
+    assert [(entry.own, entry.shared) for entry in remembering.collect(ONE, {**ONE})] == [
+        ((), remembering.collect(ONE)[0].series)
+    ] * 2
 
 
 def test_another_unit_is_another_series() -> None:
