@@ -31,8 +31,6 @@ class RequestState:
     wants_flush = True
     has_length = False
     """Whether the response has a ``Content-Length``, which tells the client when it has received the whole body."""
-    has_started = False
-    """Whether :func:`raising` has seen the response start."""
     failed_in: Context | None = None
     """The context in which the application handled the request, if it may raise an exception instead of responding."""
     error: BaseException | None = None
@@ -77,11 +75,11 @@ def request_labels() -> Mapping[str, str]:
 def prepare_failure(environ: "WSGIEnvironment") -> None:
     """Make the instrumentation record status 500 for this request if its application raises an exception.
 
-    Keeps the current context, because instrumentations need Flask's request to record the status. Does nothing if the
-    response has already started, or if :func:`raising` does not wrap the instrumentation.
+    Keeps the current context, because instrumentations need Flask's request to record the status. Does nothing if
+    :func:`raising` does not wrap the instrumentation.
     """
     state = state_of(environ)
-    if state is not None and state is _measured.get() and not state.has_started:
+    if state is not None and state is _measured.get():
         state.failed_in = copy_context()
 
 
@@ -129,6 +127,7 @@ class RequestEndMiddleware:
         """Handle a request. This method is the WSGI application."""
         # Stored before the application runs, because an inner middleware may pass on a copy of the environment.
         state = environ.setdefault(_STATE_KEY, RequestState())
+        state.failed_in = None  # a view that has handled an exception may call the application
         finish = partial(self._finish, state, environ)
         try:
             body = self._application(
@@ -235,14 +234,9 @@ def raising(application: "WSGIApplication") -> "WSGIApplication":
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         state: RequestState = environ.setdefault(_STATE_KEY, RequestState())
-        state.has_started = False
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-            state.failed_in = None
-            if state.error is not None:
-                return lambda _: None
-            state.has_started = True
-            return start_response(status, headers, *exc_info)
+            return (lambda _: None) if state.error is not None else start_response(status, headers, *exc_info)
 
         measured_outside = _measured.set(state)
         try:

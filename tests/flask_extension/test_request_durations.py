@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask, copy_current_request_context, request
+from flask import Flask, Response, copy_current_request_context, request
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 
@@ -133,6 +133,24 @@ def test_a_view_that_returns_another_app(
     assert cloudwatch.count(DURATION, dimensions={"http.status_code": "500", "http.target": "/broken"}) == 2
 
 
+def test_a_view_that_raises_after_another_app_has_responded(
+    app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
+) -> None:
+    """The response of another app that a view has called is not the response of the view's request."""
+    outer = Flask("outer")
+    reporter.init_app(outer)
+
+    @outer.get("/")
+    def view() -> str:
+        raise KeyError(Response.from_app(app, request.environ).status_code)
+
+    outer.debug = True
+    with pytest.raises(KeyError, match="200"):
+        outer.test_client().get("/")
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "200", "http.target": "/"}) == 1
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "500", "http.target": "/"}) == 1
+
+
 def in_thread(function: Callable[[], object]) -> None:
     """Call ``function`` in a thread, and raise its exception."""
     with ThreadPoolExecutor() as pool:
@@ -167,6 +185,27 @@ def test_a_view_that_catches_an_exception_of_a_copied_context(
     assert cloudwatch.count(DURATION, dimensions={"http.status_code": "203", "http.target": "/stock"}) == 1
     assert cloudwatch.count(DURATION) == 1
     assert reporter.stats().datums_pending == 0
+
+
+def test_another_app_that_raises_after_an_exception_of_a_copied_context(
+    app: Flask, cloudwatch: FakeCloudWatch, reporter: CloudWatchMetricsReporter
+) -> None:
+    """A view can handle an exception of a copied context, and then one of an app that is not instrumented."""
+    other = Flask("other")
+    reporter.init_app(other, instrument=False)
+    other.add_url_rule("/calls", "fail", app.view_functions["broken"])
+    other.debug = True
+
+    @app.get("/calls")
+    def view() -> str:
+        with pytest.raises(KeyError, match="broken"):
+            copy_current_request_context(app.view_functions["broken"])()
+        with pytest.raises(KeyError, match="broken"):
+            Response.from_app(other, request.environ)
+        return "handled"
+
+    assert app.test_client().get("/calls").text == "handled"
+    assert cloudwatch.count(DURATION, dimensions={"http.status_code": "200", "http.target": "/calls"}) == 1
 
 
 def test_a_middleware_that_responds_to_exceptions(app: Flask, cloudwatch: FakeCloudWatch) -> None:
