@@ -19,7 +19,7 @@ _MAX_DEPLOYED_BYTES: Final = 51_200
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html.
 """
 _DYNAMIC_REFERENCE: Final = "{{resolve:"
-"""CloudFormation replaces what follows by a parameter or a secret, and has no escape sequence for it:
+"""The start of a reference that CloudFormation replaces with a parameter or a secret. There is no escape sequence:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/dynamic-references.html.
 """
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -68,8 +68,8 @@ def cloudformation(template: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the template. Raises :class:`CommandError` if CloudFormation would replace part of a name or dimension."""
     if _DYNAMIC_REFERENCE in json.dumps(template):
         raise CommandError(
-            f"A name or dimension of a metric contains {_DYNAMIC_REFERENCE}, which CloudFormation would replace by a "
-            "parameter or a secret. Drop the metric or dimension, or pass --format terraform."
+            f"A name or dimension of a metric contains {_DYNAMIC_REFERENCE}, which CloudFormation would replace with "
+            "a parameter or a secret. Drop the metric or dimension, or pass --format terraform."
         )
     return template
 
