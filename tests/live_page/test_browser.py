@@ -307,6 +307,28 @@ def test_one_of_many_processes(page: Page, site: Site) -> None:
     page.assert_is_clean(site)
 
 
+def test_the_time_of_the_update(page: Page, site: Site) -> None:
+    """The page says when the selected process responded last, although others have responded since."""
+    page.open(site)
+    page.wait("document.getElementById('freshness').textContent.startsWith('Updated')")
+    page.driver.execute_script("""
+      const original = fetch;
+      window.fetch = async (...given) => {
+        const data = await (await original(...given)).json();
+        return { ok: true, json: () => ({ ...data, instance: "another", since: 0, now: data.now + 3600 }) };
+      };
+    """)
+    page.wait("document.querySelectorAll('#process option').length === 2")
+    shown = page.text("#freshness")
+    page.driver.execute_script("""
+      const select = document.getElementById("process");
+      select.value = "another";
+      select.dispatchEvent(new Event("change"));
+    """)
+    assert page.text("#freshness") != shown
+    page.assert_is_clean(site)
+
+
 def test_the_detail_view_of_a_process_that_responds_again(page: Page, site: Site) -> None:
     """A series is shown again if its process was taken for ended."""
     publish(site, ("Metric", "a"))

@@ -15,7 +15,6 @@ const processes = new Processes(document.documentElement.dataset.root);
 const detail = new Detail(processes);
 const table = new Table({ onOpen: openDetail, onOpenGroup: openGroup, onMenu: openMenu, onCount: showCount });
 let isPaused = false;
-let lastResponse = null;
 let failures = 0;
 let timer = null;
 
@@ -46,7 +45,6 @@ async function update() {
   try {
     const changed = await processes.poll();
     failures = 0;
-    lastResponse = Date.now();
     if (!changed) showDisabled();
     else {
       show(changed);
@@ -141,7 +139,7 @@ function showDisabled() {
 }
 
 function showUnreachable(problem) {
-  const since = lastResponse ? ` Showing data from ${clock(lastResponse / 1000)}.` : "";
+  const since = processes.model ? ` Showing data from ${clock(processes.model.document.now)}.` : "";
   const isGone = /^404/.test(problem.message);
   state("bad", `This page cannot be updated.${since}`, isGone
     ? "The app returned 404. The page may have been disabled, or you may no longer be signed in."
@@ -204,9 +202,11 @@ function ruleLine(rule, isDefault, count) {
   return element("li", {}, match, element("span", { className: "muted", textContent: fields || "the defaults apply" }), element("span", { className: "matched", textContent: matched }));
 }
 
+// Show when the process that is shown responded last. Other processes may have responded since.
 function freshness() {
-  if (isPaused) return put("freshness", lastResponse ? `Paused at ${clock(lastResponse / 1000)}` : "Paused");
-  put("freshness", lastResponse ? `Updated ${clock(lastResponse / 1000)}` : "");
+  const time = processes.model && clock(processes.model.document.now);
+  if (isPaused) return put("freshness", time ? `Paused at ${time}` : "Paused");
+  put("freshness", time ? `Updated ${time}` : "");
 }
 
 function showCount(shown, all) {
@@ -244,6 +244,7 @@ $("rule").addEventListener("change", refilter);
 $("process").addEventListener("change", (event) => {
   processes.chosen = event.target.value;
   show([]);
+  freshness();
 });
 $("pause").addEventListener("click", () => {
   isPaused = !isPaused;
