@@ -286,24 +286,39 @@ def test_responses_to_two_requests_at_once(page: Page, site: Site) -> None:
     page.assert_is_clean(site)
 
 
+POLLING = """return (async () => {
+  const { Processes } = await import(`${arguments[0]}/_cloudwatch/model.js`);
+  const polling = new Processes('/_cloudwatch');
+  window.respond = async (instance, times, started = 0) => {
+    polling.fetch = async () => ({ enabled: true, instance, sequence: 1, series: [], since: 0, started, now: 100 });
+    for (let each = 0; each < times; each++) await polling.poll();
+    return [polling.chosen === 'first', await polling.series(1, 'first') === null];
+  };
+  await respond('first', 1);
+})()"""
+
+
 def test_one_of_many_processes(page: Page, site: Site) -> None:
     """The page keeps showing a process although others respond more often, or the page was hidden for an hour."""
     page.open(site)
-    page.driver.execute_script(f"""return (async () => {{
-      const {{ Processes }} = await import('{site.url}/_cloudwatch/model.js');
-      const polling = new Processes('/_cloudwatch');
-      window.respond = async (instance, times) => {{
-        polling.fetch = async () => ({{ enabled: true, instance, sequence: 1, series: [], since: 0 }});
-        for (let each = 0; each < times; each++) await polling.poll();
-        return [polling.chosen === 'first', await polling.series(1, 'first') === null];
-      }};
-      await respond('first', 1);
-    }})()""")
+    page.driver.execute_script(POLLING, site.url)
     assert page.run("respond('second', 1)") == [True, False]
     page.driver.execute_script("const now = Date.now; Date.now = () => now() + 3600000")
     for other in range(7):
         assert page.run(f"respond('other {other}', 5)") == [True, False]
     assert page.run("respond('second', 15)") == [False, True]
+    page.assert_is_clean(site)
+
+
+def test_a_restart_of_many_processes(page: Page, site: Site) -> None:
+    """If all processes are replaced by others, the page soon shows one of those."""
+    page.open(site)
+    page.driver.execute_script(POLLING, site.url)
+    for other in range(8):
+        assert page.run(f"respond('other {other}', 1)") == [True, False]
+    for new in range(5):
+        assert page.run(f"respond('new {new}', 1, 200)") == [True, False]
+    assert page.run("respond('new 5', 1, 200)") == [False, True]
     page.assert_is_clean(site)
 
 

@@ -96,7 +96,7 @@ export class Processes {
     this.models.set(data.instance, model);
     this.chosen ??= data.instance;
     const changed = model.merge(data);
-    this.removeStale();
+    this.removeStale(data.started);
     return data.instance === this.chosen ? changed : [];
   }
 
@@ -111,10 +111,11 @@ export class Processes {
   }
 
   // Remove processes that have ended; a restarted app has a new instance. The more processes there are, the longer it may
-  // take until a certain one responds.
-  removeStale() {
+  // take until a certain one responds, unless it was replaced by the one that just responded.
+  removeStale(started) {
     for (const [instance, model] of this.models) {
-      if (model.misses++ < MISSES_PER_PROCESS * this.models.size) continue;
+      model.misses += started > model.document.now ? this.models.size : 1;
+      if (model.misses <= MISSES_PER_PROCESS * this.models.size) continue;
       this.models.delete(instance);
       if (this.chosen === instance) this.chosen = [...this.models.keys()][0];
     }
