@@ -246,6 +246,16 @@ def test_an_empty_spool_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_directories_are_left_alone(tmp_path: Path) -> None:
+    """A spool directory may also contain directories that are not part of the spool."""
+    files = [tmp_path / "other" / "a.txt", tmp_path / "another" / "0.batch"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("")
+    assert list(Spool(tmp_path).adopt()) == []
+    assert all(file.exists() for file in files)
+
+
 def test_a_directory_that_cannot_be_used_is_said_at_setup(tmp_path: Path) -> None:
     """The error names the directory and explains what to change."""
     occupied = tmp_path / "file"

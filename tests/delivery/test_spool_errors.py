@@ -216,7 +216,7 @@ def test_a_directory_that_is_adopted_while_it_is_created(tmp_path: Path, monkeyp
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_no_directory_before_the_first_write(tmp_path: Path) -> None:
+def test_no_directory_before_the_first_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The directory is created by the first write, because setup may run in another process or as another user."""
     directory = tmp_path / "spool"
     check_directory(directory)
@@ -224,6 +224,7 @@ def test_no_directory_before_the_first_write(tmp_path: Path) -> None:
     assert list(spool.adopt()) == []
     spool.close()
     assert not directory.exists()
+    assert caplog.text == ""
     assert Spool(directory).write(batch("a")) is not None
 
 
