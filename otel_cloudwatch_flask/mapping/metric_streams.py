@@ -11,6 +11,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_cloudwatch_flask.limits import MAX_DIMENSIONS
 from otel_cloudwatch_flask.model.datum import Series
 from otel_cloudwatch_flask.model.dimensions import dimensions, metric_name, properties, text_of, within_limit
+from otel_cloudwatch_flask.model.http_metrics import SYNONYMS
 from otel_cloudwatch_flask.model.rules import MetricRule, Rules
 from otel_cloudwatch_flask.model.scope import NEGATIVE_KEY, FacadeMetric, facade_metric, reporter_of
 from otel_cloudwatch_flask.model.units import NO_UNIT, ScaledUnit, from_ucum
@@ -146,4 +147,5 @@ class MetricStreams:
             stream.name,
             len(attributes),
         )
-        return within_limit(attributes, {*(stream.rule.dimensions or ()), *self._resource_dimensions})
+        named = {*(stream.rule.dimensions or ()), *self._resource_dimensions}
+        return within_limit(attributes, {*named, *(SYNONYMS[name] for name in named if name in SYNONYMS)})

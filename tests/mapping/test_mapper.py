@@ -335,6 +335,13 @@ class TestDimensions:
         assert datum["Value"] == 2
         assert len([message for message in caplog.messages if "orders has 41 attributes" in message]) == 1
 
+    def test_more_than_30_with_an_old_name(self) -> None:
+        """An attribute is kept first also if the rule names it by its new name."""
+        program = Program(rules=[MetricRule(dimensions=["*", "http.route"])])
+        program.meter.create_counter("orders").add(1, {"http.target": "/"} | {f"a{i:02d}": "x" for i in range(40)})
+        (datum,) = program.publish()
+        assert datum["Dimensions"][-1] == {"Name": "http.target", "Value": "/"}
+
     def test_resource_dimensions(self) -> None:
         """Selected resource attributes become dimensions, unless the point has an attribute of the same name."""
         resource = {"service.name": "shop", "host.name": "a", "secret": "x"}
