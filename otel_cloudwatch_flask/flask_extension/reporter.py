@@ -72,7 +72,7 @@ class _AlsoOnClass(staticmethod):  # type: ignore[type-arg]
         self._function = function
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Callable[..., Any]:
-        return super().__get__(instance, owner) if instance is None else MethodType(self._function, instance)
+        return self.__func__ if instance is None else MethodType(self._function, instance)
 
 
 def _also_on_class(function: Callable[Concatenate[Any, _P], _R]) -> "staticmethod[_P, _R]":
