@@ -144,6 +144,12 @@ def _milliseconds(value: object) -> float:
     return milliseconds / 1000
 
 
+def _timeout_in_milliseconds(value: object) -> float:
+    # OpenTelemetry defines 0 as no limit:
+    # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#timeout
+    return math.inf if _number(value) == 0 else _milliseconds(value)
+
+
 def _number(value: object) -> float:
     """Return ``value`` as a float, or NaN if it is not a number."""
     # A bool is an int, but True or False in place of a number is more likely a mistake than a way to write 1 or 0.
@@ -360,10 +366,12 @@ class Settings:
     ]
     """Interval between periodic flushes, in seconds. OTEL_METRIC_EXPORT_INTERVAL is in milliseconds."""
     export_timeout_seconds: Annotated[
-        float, Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _milliseconds),))
+        float,
+        Key(_seconds_above_zero, default=30.0, fallbacks=(("OTEL_METRIC_EXPORT_TIMEOUT", _timeout_in_milliseconds),)),
     ]
-    """Timeout of a background flush, in seconds. OTEL_METRIC_EXPORT_TIMEOUT is in milliseconds. A background flush also
-    ends when the next periodic flush is due. The next flush retries metrics that could not be sent.
+    """Timeout of a background flush, in seconds. OTEL_METRIC_EXPORT_TIMEOUT is in milliseconds, and 0 means no limit. A
+    background flush also ends when the next periodic flush is due. The next flush retries metrics that could not be
+    sent.
     """
     sync_timeout_seconds: Annotated[float, Key(_seconds, default=2.0)]
     """Maximum time, in seconds, that a request waits for its flush if FLUSH is 'sync'. The next flush retries metrics

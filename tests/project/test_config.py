@@ -132,6 +132,8 @@ def test_a_default_is_not_given() -> None:
         ({"AWS_DEFAULT_REGION": "us-east-1"}, "region_name", "us-east-1"),
         ({"AWS_REGION": "a", "OTEL_EXPORTER_CLOUDWATCH_REGION": "b"}, "region_name", "b"),
         ({"OTEL_METRIC_EXPORT_INTERVAL": "5000"}, "export_interval_seconds", 5.0),
+        ({"OTEL_METRIC_EXPORT_TIMEOUT": "5000"}, "export_timeout_seconds", 5.0),
+        ({"OTEL_METRIC_EXPORT_TIMEOUT": "0"}, "export_timeout_seconds", math.inf),
         ({"AWS_LAMBDA_FUNCTION_NAME": "shop"}, "flush", "sync"),
         ({"AWS_LAMBDA_FUNCTION_NAME": "shop", "OTEL_EXPORTER_CLOUDWATCH_FLUSH": "interval"}, "flush", "interval"),
         ({"OTEL_SDK_DISABLED": "True "}, "enabled", False),
