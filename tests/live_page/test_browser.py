@@ -345,7 +345,7 @@ def test_the_time_of_the_update(page: Page, site: Site) -> None:
 
 
 def test_the_detail_view_of_a_process_that_responds_again(page: Page, site: Site) -> None:
-    """A series is shown again if its process was taken for ended."""
+    """A series is shown again if its process responds after the page has removed it."""
     publish(site, ("Metric", "a"))
     page.set_screen(*DESK)
     page.open(site, rows=1)

@@ -105,7 +105,8 @@ def _check_statistics(parameters: Mapping[str, Any]) -> None:
 def _time_range(parameters: Mapping[str, Any]) -> tuple[float, float]:
     """Return the start and the end of a query's time range. Raises :class:`ValidationError` if they are invalid.
 
-    As in CloudWatch, the start is rounded down to the minute, or to the period if that is shorter.
+    As in CloudWatch, the start is rounded down to the minute, or to the period if that is shorter. CloudWatch rounds a
+    start of more than 15 days ago to five minutes or an hour.
     """
     start, end = unix_time(parameters["StartTime"]), unix_time(parameters["EndTime"])
     if start is None or end is None or start >= end:
