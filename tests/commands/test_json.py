@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.cli import flask_commands, main
 from otel_cloudwatch_flask.demo import run, running_shop
 from tests.commands.test_demo import EQUAL
 from tests.support.command_docs import PAGE
-from tests.support.command_runs import MINIMAL, run_flask
+from tests.support.command_runs import MINIMAL, PROGRAM, run_flask
 
 FROM = "--from=seen.json"
 SCALING = ("--metric=Orders", "--target=4", "--resource=service/shop/web", "--min=2")
@@ -78,6 +78,13 @@ def test_no_command_is_forgotten() -> None:
     """The tables of this module list every command."""
     assert isinstance(main, click.Group)
     assert {*SUCCESS, "preview"} == {*FAILURE} == {*main.list_commands(click.Context(main))}
+
+
+def test_a_document_in_a_file() -> None:
+    """The document can be written to a file while standard error is a pipe, as it is in many CI systems."""
+    with Path("policy.json").open("wb") as file:
+        subprocess.run([*PROGRAM, "policy", FROM, "--json"], stdout=file, stderr=subprocess.PIPE, check=True)
+    assert described("policy") <= json.loads(Path("policy.json").read_text("utf-8")).keys()
 
 
 @pytest.mark.parametrize("name", FAILURE)

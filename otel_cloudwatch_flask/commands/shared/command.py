@@ -71,12 +71,12 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and report Ctrl-C and this package's exceptions without a traceback."""
-        if ctx.params.get("as_json"):
-            ctx.meta[_IS_JSON_KEY] = True  # an environment variable may set the option too
-            _reserve_stdout(ctx)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # The encoding may lack some letters of names and paths.
             sys.stdout.reconfigure(errors="backslashreplace")
+        if ctx.params.get("as_json"):
+            ctx.meta[_IS_JSON_KEY] = True  # an environment variable may set the option too
+            _reserve_stdout(ctx)
         if os.environ.get("NO_COLOR"):  # https://no-color.org
             ctx.color = False
         try:
