@@ -60,7 +60,7 @@ class ReporterReader(CloudWatchMetricReader):
             successor = next((each for each in self._reporters_here() if each in live), None)
             if successor:
                 successor.collect_now(time.monotonic() + EXIT_TIMEOUT_SECONDS)
-        with no_fork("set-up"):  # the child would inherit locks of the SDK
+        with self.collection_lock, no_fork("set-up"):  # the child would inherit locks of the SDK
             provider.remove_metric_reader(self)
         self.exporter.reporters.clear()
 

@@ -127,6 +127,9 @@ class CloudWatchMetricReader(SelectiveReader):
         self._ends_itself = False  # whether the reader's thread, not another, began the shutdown
         self._has_ended = False
         self._starting = threading.Lock()
+        # Held until the collected metrics are in the backlog, so that no other thread ends the final flush or removes
+        # the reader before that. Reentrant, because a signal handler that flushes may interrupt a collection.
+        self.collection_lock = threading.RLock()
         self.thread = self._collecting_thread = NO_THREAD
 
     @property
@@ -404,11 +407,12 @@ class CloudWatchMetricReader(SelectiveReader):
     def collect_now(self, deadline: float) -> bool:
         """Collect into the backlog. If that fails, log the exception and return ``False``."""
         self._next_collection = time.monotonic() + self._settings.export_interval_seconds * (1 - _JITTER)
-        measurements = self._count_measurements()
         try:
-            if is_registered(self):
-                self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
-            self._collected_measurements, self.has_collected = measurements, True
+            with self.collection_lock:
+                measurements = self._count_measurements()
+                if is_registered(self):
+                    self.collect(timeout_millis=max(deadline - time.monotonic(), 0.001) * 1000)
+                self._collected_measurements, self.has_collected = measurements, True
         except BaseException as error:  # boundary: callbacks and views of the program
             # In a calling thread, SystemExit may come from a signal handler and must propagate. In the reader's thread,
             # it must not end the thread.

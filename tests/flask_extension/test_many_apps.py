@@ -307,6 +307,32 @@ def test_plain_metrics_while_another_reader_is_created(
     reader.shutdown()
 
 
+def test_two_reporters_that_shut_down_at_the_same_time(
+    provider: MeterProvider, cloudwatch: FakeCloudWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reporter's final flush includes what another reporter, which shuts down as well, collects for it."""
+    first, second = (
+        CloudWatchMetricsReporter(Flask(name), name, cloudwatch, meter_provider=provider, flush="interval")
+        for name in ("first", "second")
+    )
+    second.add_metric("Orders", 1)
+    has_begun, receive_metrics = threading.Event(), ReporterReader._receive_metrics
+    shutdown = threading.Thread(target=second.shutdown)
+
+    def receive(reader: ReporterReader, *arguments: Any, **options: Any) -> None:
+        if threading.current_thread().name == "CloudWatchMetricReader removal" and not has_begun.is_set():
+            has_begun.set()
+            shutdown.start()
+            shutdown.join(0.2)
+        receive_metrics(reader, *arguments, **options)
+
+    monkeypatch.setattr(ReporterReader, "_receive_metrics", receive)
+    first.shutdown()
+    assert has_begun.is_set()
+    shutdown.join()
+    assert cloudwatch.sum("Orders") == 1
+
+
 class CopyingProvider(MeterProvider):
     """A program's provider that passes on a copy of each scope's name."""
 
