@@ -179,10 +179,13 @@ def test_identities_are_used_again(provider: MeterProvider, cloudwatch: FakeClou
     for _ in range(APPS):
         app = make_app(namespace="Reused", cloudwatch_client=cloudwatch, meter_provider=provider)
         app.test_client().get("/")
-        identities.add(setup_of(app).reporter_id)
-        del app
+        setup = setup_of(app)
+        identities.add(setup.reporter_id)
+        assert setup.reader
+        thread = setup.reader.thread
+        del app, setup
         gc.collect()
-        assert eventually(lambda: readers_on(provider) == [])
+        thread.join(30)  # the thread removes the reader after its final flush
     gc.unfreeze()
     assert identities == {"Reused"}
     assert cloudwatch.sum("Orders") == APPS
