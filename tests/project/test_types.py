@@ -17,7 +17,7 @@ from otel_cloudwatch_flask.model.units import CLOUDWATCH_UNITS, Unit
 ROOT = Path(__file__).parents[2]
 EXAMPLES = Path(__file__).with_name("typed_examples.py")
 CHECKERS = {
-    "mypy": ["--strict", "--disable-error-code=import-untyped", "--python-executable"],
+    "mypy": ["--strict", "--config-file=", "--disable-error-code=import-untyped", "--python-executable"],
     "pyright": ["--pythonpath"],
 }
 
