@@ -58,7 +58,7 @@ def _passes(check: AccessCheck) -> bool:
     kind = type(answer).__name__
     _each_minute.error(
         ("answer", kind),
-        "CLOUDWATCH_LIVE_PAGE_CHECK returned an object of the type %s, so the live page returns 404. Metrics are not "
+        "CLOUDWATCH_LIVE_PAGE_CHECK returned an object of type %s, so the live page returns 404. Metrics are not "
         "affected. Return True or False from the check, and remove its view decorators.",
         kind,
     )

@@ -61,7 +61,9 @@ def test_a_template_that_must_be_deployed_from_a_bucket(routes: int, is_large: b
     ]
     result = CliRunner().invoke(main, ["alarms", "--from=-"], input=json.dumps({"series": series}))
     assert (len(result.stdout) > 51_200) is is_large
-    hint = f"The template has {len(result.stdout):,} bytes. To deploy more than 51,200 bytes, pass --s3-bucket BUCKET"
+    hint = (
+        f"The template is {len(result.stdout):,} bytes long. To deploy more than 51,200 bytes, pass --s3-bucket BUCKET"
+    )
     assert (hint in result.stderr) is is_large
 
 

@@ -288,7 +288,7 @@ def test_only_true_grants_access(
     """A response, which a decorator such as login_required returns to deny access, does not grant it."""
     shop = make_app(CLOUDWATCH_LIVE_PAGE_CHECK=lambda: answer)
     assert shop.get().status_code == status
-    assert (f"returned an object of the type {type(answer).__name__}, so the live page" in caplog.text) is is_logged
+    assert (f"returned an object of type {type(answer).__name__}, so the live page" in caplog.text) is is_logged
 
 
 def test_another_path(make_app: MakeApp) -> None:

@@ -183,7 +183,7 @@ def echo_output(output: object, form: str, *, as_json: bool, **facts: object) ->
     size_bytes = len(text) + 1  # with the final newline
     if form == "cloudformation" and size_bytes > _MAX_DEPLOYED_BYTES:
         click.echo(
-            f"The template has {size_bytes:,} bytes. To deploy more than {_MAX_DEPLOYED_BYTES:,} bytes, pass "
+            f"The template is {size_bytes:,} bytes long. To deploy more than {_MAX_DEPLOYED_BYTES:,} bytes, pass "
             "--s3-bucket BUCKET to aws cloudformation deploy.",
             err=True,
         )

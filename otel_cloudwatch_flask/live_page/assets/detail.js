@@ -230,7 +230,7 @@ const facts = (series, rule) => {
 
 const precision = ({ kind, percentile_error: error }) => {
   if (kind === "counter") return "not meaningful for a counter";
-  if (error === null) return "not available for statistic sets and negative values";
+  if (error === null) return "not available for statistic sets or negative values";
   return error === 0 ? "exact" : `within ${number(Number((100 * error).toPrecision(1)))}%`;
 };
 

@@ -26,7 +26,7 @@ export const number = (value) => {
 };
 
 export const whole = (value) => grouped.format(value);
-export const exact = (value) => (value === null ? "CloudWatch does not compute percentiles of statistic sets and negative values" : String(value));
+export const exact = (value) => (value === null ? "CloudWatch does not compute percentiles of statistic sets or negative values" : String(value));
 
 export const counted = (count, noun) => (count === 1 ? `1 ${noun}` : `${whole(count)} ${noun}s`);
 
